@@ -303,7 +303,8 @@ export class Counter {
 
   #advance(now: number): void {
     const bucket = this.bucketOf(now)
-    if (bucket <= this.#current) return this.#goBack(bucket)
+    if (bucket === this.#current) return
+    if (bucket < this.#current) return this.#goBack(bucket)
     const first = bucket - this.limit.kept
     if (this.#sum === 0 || first > this.#furthest) {
       this.#counts.fill(0)
@@ -330,15 +331,19 @@ export class Counter {
   }
 
   /**
-   * A clock that was ahead by more than a window of the calendar was set right. Which of the charges were made in this window is not
-   * known, so all of them count in it. Otherwise nothing would be counted until the clock is there again.
+   * A clock that was ahead was set right: by more than a window of the calendar, or by more than there are slots for calls in flight. Which
+   * of the charges were made in this window, or belong to calls that have ended, is not known, so all of them count as made now. Otherwise
+   * nothing would be counted, and no call would leave, until the clock is there again. A rolling window goes on to stand still: its
+   * charges would count as made too early, and be forgotten too soon, if the clock was behind for a moment only.
    */
   #goBack(bucket: number): void {
-    const { kind, kept } = this.limit
-    if (kind !== 'calendar' || bucket >= this.#current - kept || bucket === -Infinity) return
+    const { kind, kept, inFlightLeaseMs, bucketMs } = this.limit
+    const isCalendar = kind === 'calendar'
+    if (!isCalendar && kind !== 'concurrent') return
+    if (bucket >= this.#current - (isCalendar ? kept : SLOTS) || bucket === -Infinity) return
     this.#counts.fill(0)
     this.#current = bucket
-    this.#oldest = bucket
-    this.#counts[bucket % SLOTS] = this.#sum
+    this.#oldest = isCalendar ? bucket : Math.min(bucket + Math.ceil(inFlightLeaseMs / bucketMs), this.#furthest)
+    this.#counts[this.#oldest % SLOTS] = this.#sum
   }
 }

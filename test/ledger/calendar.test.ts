@@ -300,6 +300,18 @@ describe('a budget by the calendar, shared through Redis', () => {
     expect(state.unreplicated?.used(now)).toBe(65)
   })
 
+  it.each([
+    ['of minutes', limitOf({ id: 'm', class: 'any', requests: 50, windowMs: 60_000, kind: 'calendar' })],
+    ['of calls in flight', limitOf({ id: 'c', class: 'any', requests: 50, kind: 'concurrent' })],
+  ])('%s counts again all that Redis may have lost, when its clock was set back by much before', (_, one) => {
+    const state = new LimitState(one, () => false)
+    const now = Date.parse('2026-06-01T12:00:30Z')
+    state.charge(now + DAY, now + DAY, 2)
+    state.charge(now, now, 3)
+    state.markUnreplicatedSince(now + DAY - 1_000, now + 100)
+    expect(state.unreplicated?.used(now + 100)).toBe(5)
+  })
+
   it('counts little twice when Redis comes back with a snapshot that is minutes old', async () => {
     const clock = new SimulatedClock(Date.UTC(2026, 10, 10, 12))
     const prefix = newPrefix()

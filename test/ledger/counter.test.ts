@@ -86,6 +86,20 @@ describe('a counter', () => {
     expect(counter.used(50_999)).toBe(6)
   })
 
+  it('of calls in flight goes on when its clock was far ahead and is set right', () => {
+    const counter = new Counter(limitOf({ id: 'x', class: 'x', requests: 10, kind: 'concurrent' }))
+    const { inFlightLeaseMs } = counter.limit
+    counter.charge(1e9, 1e9, 4)
+    const now = 1e9 - 60_000
+    expect(counter.used(now)).toBe(4)
+    counter.charge(now, now, 1)
+    counter.refund(now + 10, now, 1)
+    expect(counter.used(now + 10)).toBe(4)
+    // Those before count until no renewal of them can come any more.
+    expect(counter.used(now + inFlightLeaseMs)).toBe(4)
+    expect(counter.used(now + inFlightLeaseMs + 2 * counter.limit.bucketMs)).toBe(0)
+  })
+
   it('can be built again from what it tells of itself', () => {
     const random = seededRandom(3)
     const counter = counterOf(5_000)

@@ -94,6 +94,7 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
     now += Math.floor(random() ** 3 * stepMs * 3_000)
     if (random() < 0.02) now += Math.floor(random() * 40_000_000)
     if (random() < 0.03) now -= Math.floor(random() ** 2 * 2_000_000)
+    if (seed % 10 === 0 && random() < 0.03) now -= Math.floor(random() * 90_000_000)
     const gateway = gateways[pick(random, gateways.length)]!
     const args = randomCall(random, limits, gateway, now)
     const keys = ['limits', 'leases', 'served'].map((name) => `${prefix}:${name}`)

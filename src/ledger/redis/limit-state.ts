@@ -57,8 +57,10 @@ export class LimitState implements CountedLimit {
     const recent = this.#recent[RECENT_MS.findIndex((ms) => since >= time - ms)]
     const unreplicated = (this.unreplicated = new Counter(this.limit))
     if (recent === undefined) {
-      // One bucket more than needed: ours begin a rounding error before or after those of Redis.
-      const first = this.own.bucketOf(since) - 1
+      // One bucket more than needed: ours begin a rounding error before or after those of Redis. If the clock was set back since, the
+      // counter may have gone back with it, and all of its buckets are before that.
+      const isAhead = this.own.bucketOf(since) > this.own.bucketOf(time) + this.limit.kept
+      const first = isAhead ? -Infinity : this.own.bucketOf(since) - 1
       for (const { bucket, units } of this.own.charges(time))
         if (bucket >= first) unreplicated.restore(time, bucket, units)
       return

@@ -97,6 +97,11 @@ for i = 1, limits do
   if kind == CALENDAR and current > bucket + kept then
     -- The clock was ahead by more than a window, and was set right. Which charges were made in this window is not known.
     oldest, current, last, entries, count = bucket, bucket, bucket, '', sum
+  elseif kind == CONCURRENT and current > bucket + SLOTS then
+    -- The same of calls in flight, which are charged ahead. No call would leave until the clock is there again.
+    if flags == 1 then earlier, flags = '', 0 end
+    last = min(bucket + ceil(ARGV[a + 4] / bucketLength), bucket + SLOTS - 1)
+    oldest, current, entries, count = last, bucket, '', sum
   end
   local behind = current > bucket and current - bucket or 0 -- a clock that was set back stands still
   if bucket > current then
