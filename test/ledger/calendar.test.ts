@@ -7,6 +7,8 @@ import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { type ChargeSet, chargeSetOf, type Ledger } from '../../src/ledger/ledger.ts'
 import { type LimitSpec, limitOf, windowOf } from '../../src/ledger/limit.ts'
 import { LimitState } from '../../src/ledger/redis/limit-state.ts'
+import { RESUME_AFTER_MS } from '../../src/ledger/redis/partition-calls.ts'
+import { RedisScript } from '../../src/ledger/redis/script.ts'
 import type { CalendarSpec } from '../../src/time/calendar.ts'
 import { AnsweredScript } from '../support/answered-script.ts'
 import { newFolder } from '../support/gateway.ts'
@@ -282,6 +284,29 @@ describe('a budget by the calendar, shared through Redis', () => {
     // The stepped clock runs ahead of the real one by as much as a busy machine makes Redis wait.
     const ends = Date.now() + usage!.resetMs + HOUR / 2
     expect(new Date(ends).getUTCDate()).toBe(1)
+    await ledger.close()
+  })
+
+  it('is granted to such a gateway no sooner than others could tell Redis what it lost', async () => {
+    const clock = clockAt('1999-06-10T12:00Z')
+    class LosableScript extends RedisScript {
+      lose: (isConcerned: (key: string) => boolean) => void = () => undefined
+      override onLost(listener: typeof this.lose): void {
+        this.lose = listener
+      }
+    }
+    const runner = new LosableScript(new Redis(inject('redisUrl')))
+    const ledger = steppedLedger(redis, { clock, runner, time: null })
+    await stepUntilDone(clock, ledger.begin())
+    runner.lose(() => true)
+    const began = clock.now()
+    let granted = 0
+    for (let n = 0; n < 100 && granted === 0; n++) {
+      await clock.advance(50)
+      granted = (await stepUntilDone(clock, Promise.resolve(ledger.charge(month, 1)))).granted
+    }
+    expect(granted).toBe(1)
+    expect(clock.now() - began).toBeGreaterThanOrEqual(RESUME_AFTER_MS)
     await ledger.close()
   })
 

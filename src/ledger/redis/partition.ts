@@ -441,14 +441,16 @@ export class Partition {
   /** Tells Redis what it lacks. At the end of the grace, charges go there again. */
   async #reconcile(all: readonly ChargeSet[], termMs: number, tick: number): Promise<void> {
     const state = this.#state
+    // The probe was refused, because this gateway did not know the time of Redis yet. Now it does.
+    if (state.resumeAt === undefined) return
     // What takes several calls of the script is told in one after the other, so that no answer is late, and charges wait meanwhile.
     const isOne = all.length === 1
-    if (!isOne || this.#shared.clock.now() < state.resumeAt!) {
+    if (!isOne || this.#shared.clock.now() < state.resumeAt) {
       for (const some of all) {
         await this.#tell(some, { termMs, isClaim: true })
         if (this.#isOver(tick) || state.resumeAt === undefined) return
       }
-      if (isOne || this.#shared.clock.now() < state.resumeAt!) return
+      if (isOne || this.#shared.clock.now() < state.resumeAt) return
     }
     // Of several only those are left of which leases were spent while the others were told.
     const left = isOne ? all : all.filter((some) => state.isUnreplicated(some))
