@@ -101,6 +101,29 @@ it('some slow answers are no outage that is told, however often there are, but a
   expect(told).toEqual(['does not answer (no answer within 50 ms)', 'back'])
 })
 
+it.each([100, 250, 600])('a gateway returns to a Redis whose answers take twice %i ms', async (oneWayMs) => {
+  class FarStore extends Store {
+    override oneWayMs(): number {
+      return oneWayMs
+    }
+  }
+  const world = new World()
+  const process = new Process(world, 0)
+  const store = new FarStore(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0 })
+  const runner = new Connection(store, process, () => undefined)
+  const ledger = new RedisLedger({ runner, clock: process.clock, gateway: 'a', prefix: 'any', answerWithinMs: 2_000 })
+  const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 10_000 })
+  const first = Promise.resolve(ledger.charge(chargeSetOf('any/main', [{ limit }]), 1))
+  await world.runUntil(world.now + 5_000)
+  expect((await first).granted).toBe(1)
+  expect(ledger.isDegraded).toBe(false)
+  runner.drop()
+  await world.runUntil(world.now + 100)
+  expect(ledger.isDegraded).toBe(true)
+  await world.runUntil(world.now + 8_000)
+  expect(ledger.isDegraded).toBe(false)
+})
+
 it.each(['rolling', 'concurrent'] as const)(
   'the lease lets through calls that were on their way when Redis went away, of a limit that is %s',
   async (kind) => {

@@ -403,10 +403,12 @@ export class Partition {
     const termMs = TERM_TICKS * everyMs
     this.#tickTimer = undefined
     const tick = ++this.#ticks
-    // What takes several calls of the script may take longer than that, so the next tick waits until it is over.
-    if (all.length <= 1) this.#tickLater(everyMs)
-    if (!isShared) state.becomesAlone(now)
+    // What takes several calls of the script may take longer than that, and of two probes at a time the one takes the number that the
+    // other goes on with. So the next tick waits until this one is over.
+    const isOne = all.length <= 1
     const [first] = all
+    if (first === undefined || (isShared && isOne)) this.#tickLater(everyMs)
+    if (!isShared) state.becomesAlone(now)
     if (first === undefined) return
     try {
       if (state.mode === 'shared') await this.#renewLeases(all, termMs, tick)
@@ -421,7 +423,8 @@ export class Partition {
     } catch (error) {
       this.#fails(error)
     }
-    if (tick === this.#ticks && this.#tickTimer === undefined) this.#tickLater(everyMs)
+    if (tick !== this.#ticks || this.#tickTimer !== undefined) return
+    this.#tickLater(isOne ? Math.max(LEAST_WAIT_MS, everyMs - (this.#shared.clock.now() - now)) : everyMs)
   }
 
   async #renewLeases(all: readonly ChargeSet[], termMs: number, tick: number): Promise<void> {
