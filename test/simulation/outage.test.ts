@@ -209,3 +209,31 @@ it('usage is said to be that of this gateway only where Redis could not be asked
   await world.runUntil(world.now + 5_000)
   for (const [one] of await usage()) expect([one!.used, one!.isLocal]).toEqual([1, undefined])
 })
+
+it.each(['rolling', 'calendar'] as const)(
+  'calls that are in flight while Redis is away are not counted once more for each renewal, of a limit that is %s',
+  async (kind) => {
+    const world = new World()
+    const process = new Process(world, 0)
+    const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
+    const runner = new Connection(store, process, () => undefined)
+    const { clock } = process
+    const ledger = new RedisLedger({ runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS })
+    const limit = limitOf({ id: 'only', class: 'any', kind, requests: 1_000, windowMs: 86_400_000 })
+    const chargeSet = chargeSetOf('any/main', [{ limit }])
+    const charged = Promise.resolve(ledger.charge(chargeSet, 10))
+    await world.runUntil(world.now + 1_000)
+    expect((await charged).granted).toBe(10)
+    await store.host.keep()
+    store.fail({ downMs: 60_000, isSilent: false, contents: 'kept' })
+    await world.runUntil(world.now + 65_000)
+    expect(ledger.isDegraded).toBe(false)
+    for (let i = 0; i < 10; i++) ledger.commit(await charged)
+    await world.runUntil(world.now + 10_000)
+    const usage = ledger.usage(chargeSet)
+    await world.runUntil(world.now + 100)
+    const [{ used }] = (await usage) as [LimitUsage]
+    expect(used).toBeGreaterThanOrEqual(10)
+    expect(used).toBeLessThanOrEqual(30)
+  },
+)

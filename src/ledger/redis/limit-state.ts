@@ -17,7 +17,13 @@ export class LimitState implements CountedLimit {
   own: Counter
   /** Of a calendar limit: the recent calls by when they were charged, for as long as RECENT_MS says. */
   #recent: Counter[] = []
-  /** Of these, what Redis has not been told, or has forgotten. */
+  /**
+   * Of these, what Redis has not been told, or has forgotten. While offline, what becomes of a call is done here as in `own`, also if Redis
+   * counts the call already. In each bucket Redis and this counter together then have no less than `own`: both take as many units
+   * from it, or this one has fewer. If these are of another call, Redis still has as many of this one in that bucket. So a call
+   * that was in flight when Redis went away counts there once more each time that Redis is told, and not for each renewal. If Redis has
+   * lost what it counted, this is made anew out of `own`.
+   */
   unreplicated: Counter | undefined
   /** Set aside for this gateway in Redis, for when Redis can't be asked. */
   lease = 0
@@ -95,19 +101,16 @@ export class LimitState implements CountedLimit {
     if (this.unreplicated !== undefined) this.unreplicated = movedTo(time, this.unreplicated)
   }
 
-  commit({ at, isLocal }: Grant, units: number, time: number, laterMs: number): void {
+  commit({ at }: Grant, units: number, time: number, laterMs: number): void {
     this.own.commit(time, at, units, laterMs)
     for (const recent of this.#recent) recent.commit(time, at, units, laterMs)
-    if (!this.#isOffline()) return
-    // Where Redis counts the call already it will count it twice for a while: more than there was, never less.
-    if (isLocal) this.unreplicatedCounter().commit(time, at, units, laterMs)
-    else this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
+    if (this.#isOffline()) this.unreplicatedCounter().commit(time, at, units, laterMs)
   }
 
-  refund({ at, isLocal }: Grant, units: number, time: number): void {
+  refund({ at }: Grant, units: number, time: number): void {
     this.own.refund(time, at, units)
     for (const recent of this.#recent) recent.refund(time, at, units)
-    if (isLocal && this.#isOffline()) this.unreplicated?.refund(time, at, units)
+    if (this.#isOffline()) this.unreplicated?.refund(time, at, units)
   }
 
   owe({ at }: Grant, units: number, time: number, laterMs: number): void {
@@ -118,12 +121,10 @@ export class LimitState implements CountedLimit {
     this.lease = Math.max(0, this.lease - units)
   }
 
-  renew({ at, isLocal }: Grant, units: number, time: number, to: number): void {
+  renew({ at }: Grant, units: number, time: number, to: number): void {
     this.own.renew(time, at, to, units)
     for (const recent of this.#recent) recent.renew(time, at, to, units)
-    if (!this.#isOffline()) return
-    if (isLocal) this.unreplicatedCounter().renew(time, at, to, units)
-    else this.unreplicatedCounter().charge(time, to, units)
+    if (this.#isOffline()) this.unreplicatedCounter().renew(time, at, to, units)
   }
 }
 
