@@ -92,19 +92,21 @@ export class RedisRecords<Item> implements Records<Item> {
 
   async #read(): Promise<ReadonlyMap<string, Item>> {
     let fields = await this.#fields()
-    const lost = lostFrom(fields, this.#known)
-    if (lost.size > 0) {
-      // Removals are put back, too, but they are no losses to report.
-      const missed = [...lost.values()].filter((json) => !isRemoved(json)).length
-      try {
+    let lost = lostFrom(fields, this.#known)
+    // Removals are put back, too, but they are no losses to report.
+    const missed = [...lost.values()].filter((json) => !isRemoved(json)).length
+    try {
+      // A gateway that is behind may put back an older state at the same time: then this one is still lost.
+      while (lost.size > 0) {
         for (const [name, json] of lost) await this.#change(name, fields.get(name) ?? '', json)
         fields = await this.#fields()
-      } catch (error) {
-        if (missed > 0) this.#losses?.noteLost(this.#sort, missed, (error as Error).message)
-        throw error // what is known stays in force, and is put back later
+        lost = lostFrom(fields, this.#known)
       }
-      if (missed > 0) this.#losses?.noteLost(this.#sort, missed)
+    } catch (error) {
+      if (missed > 0) this.#losses?.noteLost(this.#sort, missed, (error as Error).message)
+      throw error // what is known stays in force, and is put back later
     }
+    if (missed > 0) this.#losses?.noteLost(this.#sort, missed)
     this.#known = fields
     const records = new Map<string, Item>()
     for (const [name, json] of fields) {

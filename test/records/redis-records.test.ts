@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { Redis } from 'ioredis'
 import pino from 'pino'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
@@ -83,6 +85,28 @@ describe('records that Redis has lost', () => {
     expect(await old.read()).toEqual({ a: a1 })
     expect(await up.read()).toEqual({ a: a2 })
     expect(await old.read()).toEqual({ a: a2 })
+  })
+
+  it('are put back in their newest state, though a gateway that is behind puts back an older one meanwhile', async () => {
+    const { open, redis, key, store } = setUp()
+    const old = open()
+    const line = await slowLine()
+    const { url } = checkConfig({ store: { ...stores.Redis(), url: line.url }, upstreams }, 'test').store
+    const up = open({ ...store, url: url! })
+    await up.records.change('a', () => a1)
+    await old.read()
+    await up.records.change('a', () => undefined)
+    expect(await up.read()).toEqual({})
+    await redis.del(key)
+    let isBehindDone = false
+    line.beforeChange = async () => {
+      line.beforeChange = undefined
+      expect(await old.read()).toEqual({ a: a1 })
+      isBehindDone = true
+    }
+    expect(await up.read()).toEqual({})
+    expect(isBehindDone).toBe(true)
+    for (const { read } of [old, up]) expect(await read()).toEqual({})
   })
 
   it('do not replace what is newer, or another of that name', async () => {
@@ -194,6 +218,35 @@ describe('records that Redis has lost', () => {
     expect(logged).toHaveLength(2)
   })
 })
+
+interface SlowLine {
+  readonly url: string
+  /** What happens before a script that announces a change goes on to Redis. */
+  beforeChange: (() => Promise<void>) | undefined
+}
+
+/** A line to Redis that is slow at the wrong moment. */
+async function slowLine(): Promise<SlowLine> {
+  const target = new URL(inject('redisUrl'))
+  const server = createServer((client) => {
+    const redis = connect(Number(target.port || 6_379), target.hostname)
+    redis.pipe(client)
+    let last = Promise.resolve()
+    client.on('data', (bytes) => {
+      const before = bytes.includes('PUBLISH') ? line.beforeChange : undefined
+      last = last.then(() => before?.()).then(() => void redis.write(bytes))
+    })
+    client.on('close', () => redis.destroy())
+    for (const socket of [client, redis]) socket.on('error', () => client.destroy())
+  }).listen(0, '127.0.0.1')
+  onTestFinished(() => void server.close())
+  await once(server, 'listening')
+  const line: SlowLine = {
+    url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    beforeChange: undefined,
+  }
+  return line
+}
 
 function redisPassword() {
   return checkConfig({ store: { ...stores.Redis(), password: 'any' }, upstreams }, 'test').store.password!
