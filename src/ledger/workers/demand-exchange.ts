@@ -71,7 +71,11 @@ export class DemandExchange {
 
   /** The worker has ended, and nobody waits there any more. */
   forget(worker: object): void {
-    for (const { reports } of this.#queues.values()) reports.delete(worker)
+    for (const [key, { reports }] of this.#queues) {
+      reports.delete(worker)
+      // Who waits next begins anew. Otherwise one that comes then would go before all who were served earlier.
+      if (reports.size === 0) this.#queues.delete(key)
+    }
   }
 
   #queueOf(key: string): Queue {
