@@ -4,7 +4,7 @@ import { type Grant, type Ledger, type ChargeSet, chargeSetOf, StoreUnavailableE
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import type { ScriptRunner } from '../../src/ledger/redis/protocol.ts'
+import { argumentsOf, type ScriptRunner } from '../../src/ledger/redis/protocol.ts'
 import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
@@ -440,5 +440,17 @@ describe('the ledger in Redis', () => {
       expect(ttl).toBeLessThanOrEqual(91_000)
       expect(await redis.memory('USAGE', key)).toBeLessThan(2_048)
     }
+  })
+
+  it('leaves nothing behind of a call that comes when Redis has lost the account', async () => {
+    const prefix = newPrefix()
+    const keys = [`${prefix}:limits`, `${prefix}:leases`]
+    const call = { gateway: '@a-1', time: '', about: Date.now(), batches: [], additions: [] }
+    const args = argumentsOf(chargeSet('harness/prod', limit('read', 5)), {
+      ...call,
+      ...{ expected: 7, wanted: 1, termMs: 0, isClaim: false, leases: [] },
+    })
+    expect((await new RedisScript(redis).run(keys, args))[2]).toBe(-1)
+    expect(await redis.exists(keys)).toBe(0)
   })
 })

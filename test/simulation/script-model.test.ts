@@ -85,7 +85,9 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
   const random = seededRandom(seed)
   const model = new ScriptModel(false)
   const limits = Array.from({ length: 1 + pick(random, 3) }, (_, i) => randomLimit(random, i))
-  const gateways = ['a', 'b', 'c'].slice(0, 1 + pick(random, 3)).map((name) => ({ name, sent: 0, charged: [START] }))
+  const gateways = ['a', 'b', 'c']
+    .slice(0, 1 + pick(random, 3))
+    .map((name) => ({ name, sent: 0, isRefused: false, charged: [START] }))
   const calls: Call[] = []
   const replies: Reply[] = []
   const stepMs = Math.min(...limits.map(({ bucketMs }) => bucketMs)) * [0.1, 1, 8][pick(random, 3)]!
@@ -103,6 +105,7 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
     const call = { keys, args, lost }
     const reply = model.run(call.keys, call.args)
     gateway.sent = reply[1]!
+    gateway.isRefused = reply[2] === -1
     if (reply[2]! > 0) gateway.charged.push(now)
     calls.push(call)
     replies.push(reply)
@@ -118,6 +121,7 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
 interface Gateway {
   readonly name: string
   readonly sent: number
+  readonly isRefused: boolean
   readonly charged: number[]
 }
 
@@ -125,7 +129,7 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   const used = limits.map((_, i) => i).filter(() => random() < 0.7)
   if (used.length === 0) used.push(0)
   const next = gateway.sent === 0 && random() < 0.5 ? 0 : gateway.sent + 1
-  const expected = random() < 0.05 ? -1 : random() < 0.03 ? next + 1 : next
+  const expected = random() < (gateway.isRefused ? 0.5 : 0.05) ? -1 : random() < 0.03 ? next + 1 : next
   const adaptive = used.map((i) => limits[i]!).filter(isAdaptive)
   const kinds = Array.from({ length: random() < 0.3 ? 2 : 1 }, (): Argument[] => {
     const changes = Array.from({ length: pick(random, 4) }, () => {

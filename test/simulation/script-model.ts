@@ -104,7 +104,7 @@ export class ScriptModel {
     const number = (partition.numbers.get(gateway) ?? 0) + 1
     const isLost = partition.expiresAt === 0
     if (expected >= 0 && number !== expected) {
-      partition.numbers.set(gateway, number)
+      if (!isLost) partition.numbers.set(gateway, number)
       return [now, number, -1, Number(isLost)]
     }
     const areLeasesLost = leases.of.values().every(({ size }) => size === 0)

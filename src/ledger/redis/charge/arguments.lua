@@ -81,7 +81,8 @@ local nowMs = floor(now / 1000)
 local stored = call('HMGET', partition, '@until', unpack(ARGV, SCALARS - 1, SCALARS + limits))
 local keptUntil, pausedUntil, number = (stored[1] or 0) + 0, (stored[2] or 0) + 0, (stored[3] or 0) + 1
 if expected >= 0 and number ~= expected then
-  call('HSET', partition, gateway, number)
+  -- Where Redis has lost the partition, nothing else would end what is written here.
+  if stored[1] then call('HSET', partition, gateway, number) end
   return pack('>dddd', now, number, -1, stored[1] and 0 or 1)
 end
 local noted = (isUsed or expected == 1 or term > 0) and call('HGETALL', leases)
