@@ -50,9 +50,9 @@ export interface Credential {
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs?: number): boolean
   /**
    * The status that answered a call which had been sent again because it was answered 403 with this one: with another value, or, of a
-   * pool whose other members could not be used, with the same (`isSame`).
+   * pool whose other members could not be used, with the same (`isSame`). `version` is that of the value that was answered so.
    */
-  settled?(status: number, isSame: boolean): void
+  settled?(status: number, isSame: boolean, version: number): void
   /** Marks it as in use until the result is disposed of. Called before it is added to a request. */
   take?(): Disposable
   /** What an answer to it says of its quota: in how many milliseconds all of it comes back, and how long it is used up; 0 if it is not. */

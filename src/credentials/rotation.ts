@@ -152,20 +152,23 @@ class Canary implements Credential {
 
   /**
    * A 401 is about the credential. A 403 may be about the call: then the same call with the old credential is answered
-   * 403, too.
+   * 403, too. One that can't be sent again tells nothing.
    */
   refused(status: number, version: number, isRetryable: boolean): boolean {
     if (version % 2 === 1) return this.#old.refused(status, (version - 1) / 2, isRetryable)
     if (status !== 401 && status !== 403) return false
-    if (status === 403 && isRetryable) {
+    if (status === 401) this.#rollBack('the upstream answered 401')
+    else if (!isRetryable) return false
+    else {
       if (this.#state !== 'rolled back') this.#state = 'suspected'
       this.#suspectedAt = this.#clock.now()
-    } else this.#rollBack(`the upstream answered ${status}`)
+    }
     return true
   }
 
-  settled(status: number): void {
-    if (this.#state !== 'suspected') return
+  settled(status: number, _: boolean, version: number): void {
+    // A call that waited until the suspicion was over went out with the new one again.
+    if (this.#state !== 'suspected' || version % 2 === 0) return
     if (status === 401 || status === 403) this.#state = 'trusted'
     else if (status < 400) this.#rollBack('the upstream answered 403, and not so to the old one')
   }

@@ -57,7 +57,7 @@ export class RequestCredential {
 
   /** Tells the credential that was refused how the retry with another credential was answered. */
   settled(status: number): void {
-    this.suspect?.settled?.(status, this.suspect === this.#credential)
+    this.suspect?.settled?.(status, this.suspect === this.#credential, this.version)
   }
 
   /** Marks the credential as in use by an attempt, until the result is disposed of. */

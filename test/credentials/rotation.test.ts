@@ -91,6 +91,35 @@ describe('a new credential beside the old one', () => {
     expect(await rollbacksOf(gateway)).toBe(0)
   })
 
+  it('is not to blame for a call that it is forbidden and that can not be sent again', async () => {
+    const upstream = await startJudging({ new: 403 })
+    const gateway = await startGateway(configOf(upstream.url, rotating), { random: () => 0 })
+    const once = { headers: { 'x-sluice-retry': 'off' } }
+    for (let i = 0; i < 3; i++) expect((await call(gateway.url, '/api/x', once)).status).toBe(403)
+    expect(keysOf(upstream)).toEqual(['new', 'new', 'new'])
+    expect(await rollbacksOf(gateway)).toBe(0)
+  })
+
+  it.each([403, 200])(
+    'is not to blame where a call goes out with it again, late, and is answered %i',
+    async (status) => {
+      const clock = new SimulatedClock(1_700_002_800_000)
+      const statusOf: Record<string, number> = { new: 403 }
+      const upstream = await startJudging(statusOf)
+      const limits = { read: [{ requests: 1, window: '90s' }], write: [] }
+      const config = configOf(upstream.url, rotating, { limits, timeouts: { total: '10m' }, queue: { maxWait: '5m' } })
+      const gateway = await startGateway(config, { random: () => 0, clock })
+      const late = call(gateway.url, '/api/x')
+      await expect.poll(() => clock.waits.some((ms) => ms > 60 * SECOND)).toBe(true)
+      await expect.poll(() => upstream.seen.length).toBe(1)
+      statusOf['new'] = status
+      await clock.advance(100 * SECOND)
+      expect((await late).status).toBe(status)
+      expect(keysOf(upstream)).toEqual(['new', 'new'])
+      expect(await rollbacksOf(gateway)).toBe(0)
+    },
+  )
+
   it.each([404, 429, 503])(
     'is not to blame where the old one is answered %i, which says nothing of either',
     async (status) => {
