@@ -256,11 +256,11 @@ export class CachedRead implements ResponseObserver {
     return this.#flight?.lastWaiterGone()
   }
 
-  /** Makes the call that refreshes a stale entry. It does not wait for quota, and there is one at a time. */
+  /** Makes the call that refreshes a stale entry, which a HEAD can't. It does not wait for quota, and there is one at a time. */
   #refreshOf(entry: Entry): Refresh | undefined {
     const { generation, key } = this.#place
     const { id, request, snapshot, clock } = this.#call
-    if (generation === undefined) return undefined
+    if (generation === undefined || request.method !== 'GET') return undefined
     const flight = this.#shared.flights.begin(key, generation, clock.now())
     if (flight === undefined) return undefined
     const call: Identifying = new Call(id, request, nullResponse(), snapshot, clock, () => undefined)

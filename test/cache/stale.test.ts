@@ -148,6 +148,16 @@ describe('what is given while it is asked for anew', () => {
     expect(gateway.upstream.seen[1]!.headers['if-none-match']).toBe('"a"')
   })
 
+  it('is asked for by the next GET, and not by a HEAD, whose answer can not be kept', async () => {
+    const gateway = await startCached((_, response, count) => response.writeHead(200, WINDOW).end(`answer ${count}`))
+    await gateway.read()
+    await gateway.clock.advance(15 * SECOND)
+    expect((await gateway.read({}, '/items/1', { method: 'HEAD' })).headers['cache-status']).toBe('sluice; hit; ttl=-5')
+    expect((await gateway.read()).body).toBe('answer 1')
+    await expect.poll(async () => (await gateway.read()).body).toBe('answer 2')
+    expect(gateway.upstream.seen.map(({ method }) => method)).toEqual(['GET', 'GET'])
+  })
+
   it('waits for an answer behind the window', async () => {
     const gateway = await startCached((_, response, count) => response.writeHead(200, WINDOW).end(`answer ${count}`))
     await gateway.read()
