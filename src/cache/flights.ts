@@ -24,11 +24,10 @@ export class Flight {
   readonly generation: string
   /** Whether the request was sent to the upstream. */
   isSent = false
-  /** Whether it has ended. */
-  isOver = false
-  /** Whether it ended because its client left. Then another read may have the answer that it would have had. */
-  isLeft = false
-  /** How long its own call may wait to be sent, in milliseconds. Another may have more patience. */
+  /**
+   * How long its own call had time, in milliseconds, if it ended without an answer; -Infinity if its client left. Another read with more
+   * patience may have the answer that it would have had.
+   */
   patienceMs = Infinity
   #isOpen = true
   readonly #onOver: () => void
@@ -65,7 +64,6 @@ export class Flight {
 
   end(landed: Landed | undefined): void {
     this.close()
-    this.isOver = true
     const waiting = [...this.#waiting]
     this.#waiting.clear()
     for (const land of waiting) land(landed)

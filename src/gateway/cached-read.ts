@@ -133,23 +133,18 @@ export class CachedRead implements ResponseObserver {
       }
       // The first of those that waited takes the place of a client that left or had less patience, and the others wait for that one.
       // What the gateway refused for another reason it would refuse each of them, one after the other.
-      const isGivenUp = other?.isOver === true && !other.isSent && other.patienceMs < this.#patienceMs
-      if (other?.isLeft === true || isGivenUp) return this.#joinOrAsk()
-      if (other === undefined) this.#begin(flights.begin(key, generation, call.clock.now()))
+      if (other !== undefined && other.patienceMs < this.#patienceMs(other)) return this.#joinOrAsk()
+      if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
     }
     if (this.#entry === undefined) return { kind: 'miss', observer: this }
     this.conditions = validatorsOf(this.#entry)
     return { kind: 'revalidate', observer: this }
   }
 
-  #begin(flight: Flight | undefined): void {
-    this.#flight = flight
-    if (flight !== undefined) flight.patienceMs = this.#patienceMs
-  }
-
-  get #patienceMs(): number {
+  /** How long the call may take in all, and until it is sent also how long it may wait. */
+  #patienceMs({ isSent }: Flight): number {
     const { maxWaitMs, timeoutMs } = this.#target.requestOptions
-    return Math.min(maxWaitMs, timeoutMs)
+    return isSent ? timeoutMs : Math.min(maxWaitMs, timeoutMs)
   }
 
   /** Tells the reads that wait, however the call ended. */
@@ -158,10 +153,10 @@ export class CachedRead implements ResponseObserver {
   }
 
   conclude(end: Forwarded): Forwarded | StoredAnswer {
-    if (this.#call.isGone) {
-      if (this.#flight !== undefined) this.#flight.isLeft = true
-      return GONE
-    }
+    const { isGone } = this.#call
+    if (this.#flight !== undefined && (isGone || end.kind === 'refused'))
+      this.#flight.patienceMs = isGone ? -Infinity : this.#patienceMs(this.#flight)
+    if (isGone) return GONE
     const entry = this.#entry
     if (end.kind !== 'refused' || entry === undefined || !this.#standsInFor(end.failure, entry)) return end
     this.#landed = this.#place.landing(entry)
@@ -271,7 +266,7 @@ export class CachedRead implements ResponseObserver {
     observer.#isBackground = true
     observer.#reason = 'stale'
     observer.#entry = entry
-    observer.#begin(flight)
+    observer.#flight = flight
     observer.conditions = validatorsOf(entry)
     return { call, target, observer }
   }

@@ -74,7 +74,7 @@ async function refreshCache({ call, target, observer }: Refresh, env: Environmen
   try {
     using refreshing = observer
     using _ = env.drain.subscribe(() => call.gone.cancel())
-    await send(call, target, env, refreshing)
+    refreshing.conclude(await send(call, target, env, refreshing))
   } catch (error) {
     env.log.logger.error({ err: error }, 'an answer could not be asked for anew')
   }

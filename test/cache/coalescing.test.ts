@@ -332,6 +332,34 @@ describe('a read that waits for another', () => {
     await expectOneForAll(others, set)
   })
 
+  it('waits on for one of its kind where the first one was sent, and had less time in all', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer)
+    const hurried = gateway.read({ 'x-sluice-timeout': '300ms' })
+    await held.asked(1)
+    const others = Array.from({ length: 8 }, () => gateway.read())
+    await expect.poll(() => joined(gateway)).toBe(8)
+    await gateway.clock.advance(300)
+    expect((await hurried).headers['x-sluice-error']).toBe('timeout')
+    await held.asked(2)
+    held.waiting[1]!.writeHead(200, FRESH).end('for all')
+    expect((await Promise.all(others)).map(({ body }) => body)).toEqual(others.map(() => 'for all'))
+    expect(gateway.upstream.seen).toHaveLength(2)
+  })
+
+  it('goes on by itself, with all others, when the first one is answered, whatever time that had', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer)
+    const hurried = gateway.read({ 'x-sluice-timeout': '300ms', 'x-sluice-max-wait': '0' })
+    await held.asked(1)
+    const others = Array.from({ length: 8 }, () => gateway.read())
+    await expect.poll(() => joined(gateway)).toBe(8)
+    held.waiting[0]!.writeHead(404).end()
+    await held.asked(9)
+    for (const response of held.waiting.slice(1)) response.writeHead(404).end()
+    expect((await Promise.all([hurried, ...others])).map(({ status }) => status)).toEqual(Array(9).fill(404))
+  })
+
   it('goes on by itself when the other is still in the queue after the time that it may wait', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer, {
