@@ -356,7 +356,7 @@ async function beginSecond(
 ): Promise<Beginning | undefined> {
   const { target, breaker } = plan
   const { upstream } = target
-  if (!isStillWanted() || breaker.state !== 'closed') return undefined
+  if (!isStillWanted() || breaker.state !== 'closed' || !upstream.transport.hasRoom) return undefined
   const permit = await admitNow(target)
   if (permit === undefined) return undefined
   using held = new DisposableStack()

@@ -92,6 +92,12 @@ export class Transport {
     return this.#poolFor(isUpgrade).stats.connected >= this.#most
   }
 
+  /** Whether a request would be sent now, or begin a connection of its own. Else it would wait for one of the others to end. */
+  get hasRoom(): boolean {
+    const { connected, free, queued } = this.#pool.stats
+    return queued === 0 && (connected < this.#most || free > 0)
+  }
+
   /** Sends one request, and resolves with the head of its response. The caller has to read the body, or to dump it. */
   request(request: Dispatcher.RequestOptions): Promise<Dispatcher.ResponseData> {
     return this.#pool.request(request)

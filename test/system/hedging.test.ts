@@ -153,6 +153,7 @@ describe('a call is not sent a second time', () => {
     ['may not be retried', {}, { headers: { 'x-sluice-retry': 'off' } }],
     ['finds no quota for it', { limits: { read: [{ requests: 1, window: '1h' }] } }, {}],
     ['finds no place in flight for it', { concurrency: { read: 1 } }, {}],
+    ['finds no connection for it', { connections: 1 }, {}],
     ['is one where that is not configured', { hedge: undefined }, {}],
   ])('if it %s', async (_, rest, options, path) => {
     const { pending, gateway, late } = await setUp(rest)
@@ -161,6 +162,24 @@ describe('a call is not sent a second time', () => {
     expect((await answer).body).toBe('first')
     expect(pending).toHaveLength(1)
     expect(await gateway.metrics()).not.toContain('reason="hedge"')
+  })
+
+  it('if it was not sent once, because other calls have all connections', async () => {
+    const { clock, pending, gateway, arrive } = await setUp({ connections: 1 })
+    const first = call(gateway.url, READ, { method: 'PUT' })
+    await arrive(1)
+    const waiting = Array.from({ length: 3 }, () => call(gateway.url, READ))
+    await expect.poll(() => gateway.metrics()).toMatch(/sluice_in_flight\{[^}]*class="read"\} 3/)
+    await clock.advance(AFTER)
+    const metrics = await gateway.metrics()
+    expect(metrics).not.toContain('reason="hedge"')
+    expect(metrics).toMatch(/sluice_in_flight\{[^}]*class="read"\} 3/)
+    for (let i = 0; i < 4; i++) {
+      await arrive(i + 1)
+      pending[i]!.response.end()
+    }
+    for (const answer of [first, ...waiting]) expect((await answer).status).toBe(200)
+    expect(pending).toHaveLength(4)
   })
 
   it('if the retry budget is spent', async () => {
