@@ -120,11 +120,19 @@ export class AnswerPrice {
 
   /** Nothing more of the response comes. Resolves when all is settled that is known. */
   async settle(): Promise<void> {
+    if (this.#all === undefined) return this.settleByHead()
+    this.#settleBy(this.#all, (await this.#body?.end()) ?? [])
+  }
+
+  /** The rest of the response is of no use: what its head tells is settled. */
+  settleByHead(): void {
+    this.#body?.drop()
+    this.#settleBy(this.#response.fields, [])
+  }
+
+  #settleBy(fields: Fields, found: readonly (number | undefined)[]): void {
     const { permit, reserved, spend, payer, status } = this.#response
     const isWhole = this.#all !== undefined
-    const fields = this.#all ?? this.#response.fields
-    if (!isWhole) this.#body?.drop()
-    const found = (isWhole ? await this.#body?.end() : undefined) ?? []
     let at = 0
     const { route, client, tariff } = payer
     if (reserved !== undefined) {

@@ -164,6 +164,7 @@ function nextStep(outcome: Outcome, { clock }: Sending, plan: RetryPlan, observe
       const replacement = delayMs === undefined ? observer?.replace(response.meaning, response.fields) : undefined
       if (delayMs === undefined && replacement === undefined) return { kind: 'deliver', outcome }
       response.drain(clock)
+      outcome.price?.settleByHead()
       record.end = replacement?.kind === 'stored' ? 'from_cache' : 'retried'
       if (replacement?.kind === 'stored') return { kind: 'answer-from-cache', answer: replacement }
       return { kind: 'retry', delayMs }

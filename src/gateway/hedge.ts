@@ -87,7 +87,10 @@ export class HedgedAttempt implements Disposable {
     const outcome = await attempt.send(request, options)
     if (this.#isOver) return
     if (isFailed(outcome) && this.#running.size > 1) {
-      if (outcome.kind === 'response') outcome.response.drain(this.#call.clock)
+      if (outcome.kind === 'response') {
+        outcome.response.drain(this.#call.clock)
+        outcome.price?.settleByHead()
+      }
       return this.#supersede(attempt)
     }
     this.#end()

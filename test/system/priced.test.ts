@@ -215,6 +215,54 @@ describe('the price of an answer', () => {
     })
   })
 
+  describe('of an answer that the client does not get is known from its head', () => {
+    /** Answers cost 5 units each, besides the last one, which costs 7; 300 are reserved. */
+    const startHeaded = async (more: object, respond: Respond) => {
+      const { url } = await startUpstream(respond)
+      const cost = { response: { values: { cost: { header: 'x-cost' } } }, reserve: 300 }
+      const limits = { tokens: [{ requests: LIMIT, window: '60s', cost }] }
+      const routes = [{ path: '/*', class: 'tokens' }]
+      const it = { url, accounts: { main: {} }, limits, routes, ...more }
+      const store = { dir: newFolder() }
+      return startGateway({ server: { port: 0 }, admin: { port: 0 }, store, upstreams: { it } })
+    }
+
+    it('where the call is repeated', async () => {
+      let count = 0
+      const retry = { baseDelay: '1ms', maxDelay: '1ms' }
+      const gateway = await startHeaded({ retry }, (_, response) => {
+        const isFirst = ++count === 1
+        response.writeHead(isFirst ? 503 : 200, { 'x-cost': isFirst ? '5' : '7' }).end('body')
+      })
+      expect((await call(gateway.url, '/it/x')).headers['x-sluice-attempts']).toBe('2')
+      await expect.poll(() => used(gateway)).toBe(12)
+    })
+
+    it('where the cache answers', async () => {
+      let count = 0
+      const routes = [{ path: '/*', class: 'tokens', cache: true }]
+      const gateway = await startHeaded({ routes }, (_, response) => {
+        const isFirst = ++count === 1
+        response.writeHead(isFirst ? 200 : 304, { etag: '"a"', 'x-cost': isFirst ? '7' : '5' }).end()
+      })
+      await call(gateway.url, '/it/x')
+      expect((await call(gateway.url, '/it/x')).headers['cache-status']).toContain('fwd-status=304')
+      await expect.poll(() => used(gateway)).toBe(12)
+    })
+
+    it('where another attempt, beside it, goes on', async () => {
+      const held: ServerResponse[] = []
+      const gateway = await startHeaded({ hedge: { after: '1ms' } }, (_, response) => held.push(response))
+      const answer = call(gateway.url, '/it/x')
+      await expect.poll(() => held.length).toBe(2)
+      held[1]!.writeHead(503, { 'x-cost': '5' }).end('body')
+      await expect.poll(() => used(gateway)).toBe(305)
+      held[0]!.writeHead(200, { 'x-cost': '7' }).end('body')
+      expect((await answer).status).toBe(200)
+      await expect.poll(() => used(gateway)).toBe(12)
+    })
+  })
+
   it('is not charged for an answer that the vendor does not count', async () => {
     const { gateway } = await start(
       { response: tokens, reserve: 400 },
