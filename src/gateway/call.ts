@@ -189,11 +189,6 @@ export class Call implements Member<Call> {
     return this.gone.isCancelled
   }
 
-  /** Whether a limit or a budget of the gateway counts it, so that the vendor's word on limits is replaced by its own. */
-  get isCounted(): boolean {
-    return this.usage.length > 0 || this.budgetUsage.length > 0
-  }
-
   /** Milliseconds since the call's arrival that were spent neither upstream nor waiting for anybody. */
   get gatewayMs(): number {
     const elapsedMs = this.clock.now() - this.startedAt

@@ -7,7 +7,7 @@ import type { AnswerPrice } from './answer-price.ts'
 import { breakOff, breakOffWhenIdle } from './break-off.ts'
 import type { Answering } from './call.ts'
 import { type Delivered, DELIVERED, GONE } from './forwarded.ts'
-import { ownHeaders } from './own-headers.ts'
+import { ownHeaders, tightestOf } from './own-headers.ts'
 import { leadToGateway } from './own-links.ts'
 import type { ResponseObserver } from './response-observer.ts'
 import type { BodyReceiver, UpstreamResponse } from './upstream-response.ts'
@@ -62,6 +62,8 @@ class Delivery implements BodyReceiver {
   /** How many more bytes are read for the price alone. */
   #finishBytes = 0
   #isOver = false
+  /** Whether the gateway says how much is left of its own limits, in the place of what the vendor says of its. */
+  #hasOwnQuota = false
   /** While what came with the headers is taken in. Its last piece is held, to go out together with the end if that came, too. */
   #isBeginning = true
   #heldPiece: Buffer | undefined
@@ -91,12 +93,14 @@ class Delivery implements BodyReceiver {
     else this.#cancellation = call.gone.subscribe(this.#onGone)
     if (this.#isOver) return
     call.onHead?.()
-    const headers = responseHeaders(fields, call.isCounted)
+    const tightest = tightestOf(call)
+    this.#hasOwnQuota = tightest !== undefined
+    const headers = responseHeaders(fields, this.#hasOwnQuota)
     const reason = reasonOf(phrase, scrub)
     observer?.begin(meaning, reason, fields, headers)
     if (!this.#isWithoutClient) {
       leadToGateway(call, headers)
-      ownHeaders(call, headers)
+      ownHeaders(call, headers, tightest)
       call.response.writeHead(status, reason, headers)
     }
     this.#response.passTo(this)
@@ -118,13 +122,13 @@ class Delivery implements BodyReceiver {
   end(trailers: Fields): void {
     const { observer, scrub, price } = this.#options
     price?.whole(trailers)
-    const { response, isCounted } = this.#call
+    const { response } = this.#call
     const rest = scrub?.rest()
     if (rest !== undefined) this.#pass(rest)
     observer?.end()
     scrub?.trailers(trailers)
     if (this.#isWithoutClient) return this.#finish(GONE)
-    const passedOn = responseTrailers(trailers, isCounted)
+    const passedOn = responseTrailers(trailers, this.#hasOwnQuota)
     // Node leaves them out where the client's response is not chunked.
     if (passedOn.length > 0) response.addTrailers(passedOn)
     const last = this.#heldPiece

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import { onlyMember } from '../http/fields.ts'
 import type { Answering } from './call.ts'
 import { DELIVERED, type Forwarded } from './forwarded.ts'
-import { ownHeaders } from './own-headers.ts'
+import { ownHeaders, tightestOf } from './own-headers.ts'
 
 // Max-Forwards says how often an OPTIONS may still be forwarded (RFC 9110 §7.6.2). Other methods may ignore it.
 
@@ -14,7 +14,7 @@ export function isLastHop({ headers }: IncomingMessage): boolean {
 /** Answers that the gateway is here. What the vendor would allow, it does not know. */
 export function answerAsLastHop(call: Answering): Forwarded {
   const headers: string[] = []
-  ownHeaders(call, headers)
+  ownHeaders(call, headers, tightestOf(call))
   call.response.writeHead(204, headers)
   call.response.end()
   return DELIVERED

@@ -3,14 +3,13 @@ import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import { limitName, windowLengthMs } from '../ledger/limit.ts'
 import type { Answering, Call } from './call.ts'
 
-/** Adds the gateway's own headers, which every response to a call has: names and values in turn. */
-export function ownHeaders(call: Answering, headers: string[]): void {
+/** Adds the gateway's own headers, which every response to a call has: names and values in turn. `tightest` is its `tightestOf`. */
+export function ownHeaders(call: Answering, headers: string[], tightest: LimitUsage | undefined): void {
   call.overheadMs = call.gatewayMs
   headers.push('X-Correlation-Id', call.id, 'Server-Timing', serverTiming(call))
   if (call.attempts > 1) headers.push('X-Sluice-Attempts', String(call.attempts))
   if (call.breaker !== undefined) headers.push('X-Sluice-Breaker', call.breaker)
   if (call.isStoreDegraded) headers.push('X-Sluice-Store', 'degraded')
-  const tightest = tightestOf(call)
   if (tightest !== undefined) quotaHeaders(tightest, call, call.clock.wall(), headers)
 }
 
@@ -21,8 +20,11 @@ function serverTiming({ waitedMs, upstreamMs, sleptMs, overheadMs = 0 }: Call): 
 
 type Charged = Pick<Call, 'usage' | 'budgetUsage' | 'budgetUnits' | 'target'>
 
-/** The limit that leaves the client the fewest calls, and so the one that it meets first. It may belong to the client's budget. */
-function tightestOf({ usage, budgetUsage, budgetUnits, target }: Charged): LimitUsage | undefined {
+/**
+ * The limit that leaves the client the fewest calls, and so the one that it meets first. It may belong to the client's budget. Undefined
+ * if no limit can be told; then what the vendor says of its own stays.
+ */
+export function tightestOf({ usage, budgetUsage, budgetUnits, target }: Charged): LimitUsage | undefined {
   const units = target?.admissionPolicy.chargeSet.units
   let tightest: LimitUsage | undefined
   let fewest = Infinity

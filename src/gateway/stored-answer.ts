@@ -5,7 +5,7 @@ import type { CacheResult } from '../observe/metrics.ts'
 import { breakOffWhenIdle } from './break-off.ts'
 import type { Answering, Target } from './call.ts'
 import { DELIVERED, type Forwarded } from './forwarded.ts'
-import { ownHeaders } from './own-headers.ts'
+import { ownHeaders, tightestOf } from './own-headers.ts'
 import { leadToGateway } from './own-links.ts'
 
 /** An answer from the cache. */
@@ -29,7 +29,7 @@ export function answerFromCache(call: Answering, target: Target, { entry, result
   if (!isKnown && entry.status !== 204) headers.push('Content-Length', String(entry.body.length))
   if (result !== undefined) countInCache(result, call, target)
   leadToGateway(call, headers)
-  ownHeaders(call, headers)
+  ownHeaders(call, headers, tightestOf(call))
   if (isKnown) response.writeHead(304, headers)
   else response.writeHead(entry.status, entry.reason, headers)
   const body = isKnown || request.method === 'HEAD' ? undefined : entry.body

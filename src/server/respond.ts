@@ -7,7 +7,7 @@ import type { Answering, Call } from '../gateway/call.ts'
 import { type Failure, FAILURES } from '../gateway/failure.ts'
 import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'
 import { retryAfterSeconds } from '../http/retry-after.ts'
-import { ownHeaders, violatedPolicies } from '../gateway/own-headers.ts'
+import { ownHeaders, tightestOf, violatedPolicies } from '../gateway/own-headers.ts'
 import { errorBody, errorStatus } from './dialects.ts'
 import { isHttp2 } from './well-formed.ts'
 
@@ -29,7 +29,7 @@ export function refuse(call: Answering, failure: Failure): void {
     'Content-Length',
     String(Buffer.byteLength(body)),
   ]
-  ownHeaders(call, headers)
+  ownHeaders(call, headers, tightestOf(call))
   const { 'transfer-encoding': coding, 'content-length': length = 0 } = request.headers
   if (!request.complete && (coding !== undefined || Number(length) > READ_OFF_BYTES)) {
     headers.push('Connection', 'close')

@@ -354,13 +354,18 @@ describe('a response', () => {
     expect(answer.headers['x-sluice-error']).toBeUndefined()
   })
 
-  it('tells the upstream’s own quota where the gateway keeps none', async () => {
+  it.each([
+    ['keeps none', []],
+    ['enforces none', [{ requests: 100, window: '1m', enforce: false }]],
+    ['only bounds calls in flight', [{ concurrent: 5 }]],
+  ])('tells the upstream’s own quota where the gateway %s', async (_, read) => {
     const upstream = await startUpstream((_, response) =>
       response.writeHead(200, { 'x-ratelimit-limit': '10', 'x-ratelimit-remaining': '7' }).end(),
     )
-    const gateway = await startGateway(harnessConfig(upstream.url, { limits: { read: [] } }))
+    const gateway = await startGateway(harnessConfig(upstream.url, { limits: { read } }))
     const { headers } = await call(gateway.url, '/harness/ng/api/projects')
     expect(headers).toMatchObject({ 'x-ratelimit-limit': '10', 'x-ratelimit-remaining': '7' })
+    expect(headers['ratelimit']).toBeUndefined()
   })
 
   it.each([204, 304, 404, 500])('%i is passed on untouched', async (status) => {
