@@ -170,6 +170,7 @@ function nextStep(outcome: Outcome, { clock }: Sending, plan: RetryPlan, observe
       return { kind: 'retry', delayMs }
     }
     case 'switched':
+      plan.settleCredential(outcome.status)
       return { kind: 'deliver', outcome }
     case 'failed': {
       const delayMs = plan.delayAfter(outcome.ending)

@@ -86,7 +86,7 @@ export class RetryPlan {
     const { upstream } = this.target
     const call = this.#call
     if (ending.kind === 'response') {
-      if (this.reason === 'credential') this.credential?.settled(ending.status)
+      this.settleCredential(ending.status)
       if (ending.status < 400) return undefined
       if (this.#isWorthAnotherCredential(ending)) return 0
     }
@@ -112,6 +112,11 @@ export class RetryPlan {
     this.#previousMs = delayMs
     this.reason = 'status' in ending ? `status_${ending.status}` : ending.kind
     return delayMs
+  }
+
+  /** An attempt was answered. If it was made with another credential, that tells of the one before. */
+  settleCredential(status: number): void {
+    if (this.reason === 'credential') this.credential?.settled(status)
   }
 
   /** Another credential of a pool may do for the retry. */

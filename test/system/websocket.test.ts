@@ -139,6 +139,29 @@ describe('a WebSocket', () => {
     expect(await gateway.metrics()).toMatch(/^sluice_websockets\{upstream="harness"\} 0$/m)
   })
 
+  it.each([
+    [
+      'ends the trial of a new credential that is refused',
+      { credential: { value: TOKEN, next: { value: 'refused' }, canary: '100%' } },
+      /^sluice_credential_rollbacks_total\{.*\} 1$/m,
+    ],
+    [
+      'leaves out a credential of a pool that is refused',
+      {
+        credentials: ['refused', TOKEN].map((value, i) => ({ name: `c${i}`, value })),
+        pool: { choose: 'round-robin' },
+      },
+      /^sluice_credential_quarantined\{.*\} 1$/m,
+    ],
+  ])('%s, where another one is taken', async (_, credential, expected) => {
+    const { url, handshakes } = await startEcho({ refuseWith: 403, refusedKey: 'refused' })
+    const accounts = { prod: { id: ACCOUNT, ...credential } }
+    const gateway = await startGateway(harnessConfig(url, { accounts }))
+    await connected(gateway)
+    expect(handshakes.map(({ headers }) => headers['x-api-key'])).toEqual(['refused', TOKEN])
+    expect(await gateway.metrics()).toMatch(expected)
+  })
+
   it('is refused where the upstream can not be reached', async () => {
     const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', { retry: { retries: 0 } }))
     const response = await refused(gateway)
@@ -371,6 +394,8 @@ describe('an upgrade', () => {
 
 interface EchoOptions {
   readonly refuseWith?: number
+  /** Only what comes with this credential is refused. */
+  readonly refusedKey?: string
   readonly body?: string
   readonly switchUnasked?: boolean
   /** Takes the responses to what asks for no WebSocket. */
@@ -378,7 +403,7 @@ interface EchoOptions {
 }
 
 /** An upstream whose WebSockets send everything back; what asks for none gets 426. */
-async function startEcho({ refuseWith, body = 'no', switchUnasked = false, held }: EchoOptions = {}) {
+async function startEcho({ refuseWith, refusedKey, body = 'no', switchUnasked = false, held }: EchoOptions = {}) {
   const handshakes: IncomingMessage[] = []
   const http = createServer((request, response) => {
     if (switchUnasked)
@@ -389,7 +414,7 @@ async function startEcho({ refuseWith, body = 'no', switchUnasked = false, held 
   const server = new WebSocketServer({ noServer: true, handleProtocols: (names) => [...names][0] ?? false })
   http.on('upgrade', (request, socket, head) => {
     handshakes.push(request)
-    if (refuseWith !== undefined)
+    if (refuseWith !== undefined && (refusedKey === undefined || request.headers['x-api-key'] === refusedKey))
       return void socket.end(`HTTP/1.1 ${refuseWith} No\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
     server.handleUpgrade(request, socket, head, (peer) => {
       peer.on('error', () => undefined)
