@@ -167,6 +167,7 @@ function nextStep(outcome: Outcome, { clock }: Sending, plan: RetryPlan, observe
       outcome.price?.settleByHead()
       record.end = replacement?.kind === 'stored' ? 'from_cache' : 'retried'
       if (replacement?.kind === 'stored') return { kind: 'answer-from-cache', answer: replacement }
+      if (delayMs === undefined) plan.reason = `status_${response.meaning}`
       return { kind: 'retry', delayMs }
     }
     case 'switched':

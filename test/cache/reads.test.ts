@@ -109,6 +109,9 @@ describe.each(Object.keys(caches) as Kind[])('a cached route, kept in %s', (kind
       [304, 'retried'],
       [200, 'delivered'],
     ])
+    const metrics = await gateway.metrics()
+    expect(metrics).toMatch(/sluice_attempts_total\{[^}]*reason="first"\} 2 /)
+    expect(metrics).toMatch(/sluice_attempts_total\{[^}]*reason="status_304"\} 1 /)
   })
 
   it('are not answered from before a 304 that was about another version, although its own answer is not kept', async () => {
