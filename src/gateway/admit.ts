@@ -92,7 +92,8 @@ export async function admitWithAny(
       : 0
     // Before it has a permit, which nobody gives back yet if this throws.
     plan.use(candidate, because)
-    const admission = await enterFor(maxWaitMs, plan.target, candidate, call.gone)
+    const { comesBack } = plan.target.requestOptions
+    const admission = await enterFor(maxWaitMs, plan.target, candidate, comesBack, call.gone)
     const waitedMs = call.clock.now() - enteredAt
     if (admission !== undefined && !('waitMs' in admission)) {
       return admitted(admission, call, plan.target, waitedMs, metrics)
@@ -112,15 +113,16 @@ export async function admitWithAny(
   return admit(call, plan.target, plan.graceMs, plan.deadline, metrics)
 }
 
-/** Admits the call if it need not wait for longer; undefined if the store can't be asked. */
+/** Admits the call if it need not wait for longer; undefined if the store can't be asked. No turn is kept for it here. */
 async function enterFor(
   maxWaitMs: number,
   { client, requestOptions: { priority } }: Target,
   { admissionPolicy: { queue, chargeSet } }: Pick<Candidate, 'admissionPolicy'>,
+  comesBack: false | undefined,
   cancellation?: Admitting['gone'],
 ): Promise<Admission | undefined> {
   try {
-    return await queue.enter({ chargeSet, maxWaitMs, client, priority, cancellation })
+    return await queue.enter({ chargeSet, maxWaitMs, client, priority, comesBack, cancellation })
   } catch (error) {
     if (error instanceof StoreUnavailableError) return undefined
     throw error
@@ -225,8 +227,8 @@ function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Cli
   }
 }
 
-/** Admits a second attempt without waiting; undefined if that is not possible. */
+/** Admits a second attempt without waiting, and not in the turn that is kept for the client's next call; undefined if that is not possible. */
 export async function admitNow(target: Target): Promise<Permit | undefined> {
-  const admission = await enterFor(0, target, target)
+  const admission = await enterFor(0, target, target, false)
   return admission?.kind === 'admitted' ? admission.permit : undefined
 }

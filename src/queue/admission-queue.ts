@@ -69,7 +69,7 @@ export class AdmissionQueue implements Issuer {
   /** Throws `StoreUnavailableError`, or rejects with it, when the ledger can't be asked. */
   enter(waiter: Waiter): Admission | Promise<Admission> {
     const { capacity, peers } = this.#state
-    if (!this.#claims.isEmpty) {
+    if (waiter.comesBack !== false && !this.#claims.isEmpty) {
       const permit = this.#claims.take(waiter.client.name, waiter.chargeSet)
       if (permit !== undefined) return { kind: 'admitted', permit, because: undefined }
     }

@@ -84,8 +84,8 @@ export interface Waiter {
   readonly client: QueuedClient
   /** Not above the client's own. */
   readonly priority: Priority
-  /** Whether it will come back when it is told to, so that its turn is kept. */
-  readonly comesBack?: boolean
+  /** Whether it will come back when it is told to, so that its turn is kept; false also if it is no call of its client's own, which gets no kept turn. */
+  readonly comesBack?: boolean | undefined
   /** Ends its wait: its client has gone. */
   readonly cancellation?: Cancellation | undefined
 }

@@ -194,6 +194,26 @@ describe('what is given while it is asked for anew', () => {
     expect((await gateway.read({ ...b, 'x-sluice-max-wait': '0' }, '/items/4')).status).toBe(200)
   })
 
+  it('leaves a turn that was kept to the next call of the client', async () => {
+    const lasting = { 'cache-control': 'max-age=10, stale-while-revalidate=200' }
+    const gateway = await startCached((_, response, count) => response.writeHead(200, lasting).end(`answer ${count}`), {
+      upstream: { limits: { read: [{ requests: 2, window: '60s' }], write: [] }, queue: { maxWait: '100s' } },
+      rest: { clients: { a: { keys: [hashKey('slk_a')] }, b: { keys: [hashKey('slk_b')] } } },
+    })
+    const [a, b] = [{ 'x-sluice-key': 'slk_a' }, { 'x-sluice-key': 'slk_b' }]
+    await gateway.read(a)
+    await gateway.read(b, '/items/2')
+    const waiting = gateway.read(b, '/items/3')
+    await expect.poll(() => gateway.metrics()).toMatch(/sluice_queue_depth\{[^}]*\} 1/)
+    const { status, headers } = await gateway.read({ ...a, 'x-sluice-max-wait': '0' }, '/items/4')
+    expect(status).toBe(429)
+    await gateway.clock.advance(Number(headers['retry-after']) * SECOND)
+    await waiting
+    expect((await gateway.read(a)).body).toBe('answer 1')
+    await expect.poll(() => gateway.metrics()).toMatch(/sluice_quota_denied_total\{[^}]*client="a"[^}]*\} 2/)
+    expect((await gateway.read({ ...a, 'x-sluice-max-wait': '0' }, '/items/4')).status).toBe(200)
+  })
+
   it('takes interim responses of its upstream', async () => {
     const gateway = await startCached((_, response, count) => {
       if (count > 1) response.writeEarlyHints({ link: '</style.css>; rel=preload' })

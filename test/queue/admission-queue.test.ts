@@ -470,6 +470,19 @@ describe('an admission queue', () => {
     expect(queue.waiting).toBe(1)
   })
 
+  it('gives a turn that it kept to the next call of the client, and to nothing that is none of its calls', async () => {
+    const { clock, queue, enter } = setUp()
+    const next = (comesBack?: boolean) =>
+      queue.enter({ ...anyone, chargeSet: reads, maxWaitMs: 0, ...(comesBack !== undefined && { comesBack }) })
+    for (let i = 0; i < 3; i++) enter(10 * MINUTE)
+    await clock.advance(0)
+    const { waitMs } = (await next(true)) as { waitMs: number }
+    await clock.advance(waitMs)
+    expect(await next(false)).toMatchObject({ kind: 'quota_exhausted' })
+    expect(await next()).toMatchObject({ kind: 'admitted' })
+    expect(await next()).toMatchObject({ kind: 'quota_exhausted' })
+  })
+
   it('keeps no turn over a change of the limits, after which no call comes that is charged alike', async () => {
     const { clock, queue, enter } = setUp()
     for (let i = 0; i < 3; i++) enter(10 * MINUTE)
