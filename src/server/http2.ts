@@ -77,15 +77,17 @@ export function addHttp2(
 
 /** Ends a connection after so long without any traffic. Calls that are under way finish first. */
 function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number): void {
-  let calls = 0
-  const onEnd = (): void => void calls--
+  const streams = new Roster<Entry<http2.ServerHttp2Stream>>()
   session.on('stream', (stream) => {
-    calls++
-    stream.on('close', onEnd)
+    const entry = new Entry(stream)
+    streams.add(entry)
+    stream.on('close', () => streams.delete(entry))
   })
   session.on('timeout', () => {
-    // It says goodbye with GOAWAY, and stays open for as long as its client takes nothing: for ever, if nobody breaks it off.
-    if (session.closed && calls === 0) return void bareConnection(session.socket).resetAndDestroy()
+    // It says goodbye with GOAWAY, and stays open for as long as its client takes nothing of what is written: for ever, if nobody
+    // breaks it off.
+    const isWritten = streams.all().every(({ of: { writableEnded } }) => writableEnded)
+    if (session.closed && isWritten) return void bareConnection(session.socket).resetAndDestroy()
     session.close()
     session.setTimeout(idleMs)
   })

@@ -7,7 +7,7 @@ import { closeWithServer } from '../../src/server/connections.ts'
 import { addHttp2 } from '../../src/server/http2.ts'
 import { connectStuck } from '../support/stuck-client.ts'
 
-const IDLE_MS = 100
+const IDLE_MS = 500
 /** More than lies between two programs. */
 const MUCH = Buffer.alloc(30_000_000)
 
@@ -27,17 +27,22 @@ async function startServer() {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, responses, connections }
 }
 
-it('ends a connection that is idle, and of which the client takes not even the end', async () => {
-  const { url, responses, connections } = await startServer()
-  const { session } = await connectStuck(url)
-  const stream = session.request().on('error', () => undefined)
-  await expect.poll(() => responses.length).toBe(1)
-  responses[0]!.writeHead(200, [])
-  responses[0]!.write(MUCH)
-  await once(stream, 'data')
-  responses[0]!.destroy()
-  await expect.poll(connections).toBe(0)
-})
+it.each([0, 1, 3])(
+  'ends a connection that is idle, and of which the client takes not even the end, nor %i short answers',
+  async (short) => {
+    const { url, responses, connections } = await startServer()
+    const { session } = await connectStuck(url)
+    const stream = session.request().on('error', () => undefined)
+    for (let i = 0; i < short; i++) session.request().on('error', () => undefined)
+    await expect.poll(() => responses.length).toBe(1 + short)
+    responses[0]!.writeHead(200, [])
+    responses[0]!.write(MUCH)
+    await once(stream, 'data')
+    for (const response of responses.slice(1)) response.writeHead(204, []).end()
+    responses[0]!.destroy()
+    await expect.poll(connections).toBe(0)
+  },
+)
 
 it('says goodbye on a connection that is idle, and waits for the call on it', async () => {
   const { url, responses, connections } = await startServer()
