@@ -133,7 +133,8 @@ export class CachedRead implements ResponseObserver {
       }
       // The first of those that waited takes the place of a client that left or had less patience, and the others wait for that one.
       // What the gateway refused for another reason it would refuse each of them, one after the other.
-      if (other !== undefined && other.patienceMs < this.#patienceMs(other)) return this.#joinOrAsk()
+      if (other !== undefined && other.patienceMs < this.#patienceMs(other) && this.#hasTimeAfter(other))
+        return this.#joinOrAsk()
       if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
     }
     if (this.#entry === undefined) return { kind: 'miss', observer: this }
@@ -147,15 +148,24 @@ export class CachedRead implements ResponseObserver {
     return isSent ? timeoutMs : Math.min(maxWaitMs, timeoutMs)
   }
 
+  /** Whether it may wait once more. With a time of its own it may have spent that with a call that was sent, and would fail those behind it. */
+  #hasTimeAfter({ patienceMs, isSent }: Flight): boolean {
+    return patienceMs === -Infinity || !isSent || this.#target.requestOptions.timeoutMs === Infinity
+  }
+
   /** Tells the reads that wait, however the call ended. */
   [Symbol.dispose](): void {
     this.#flight?.end(this.#landed)
   }
 
   conclude(end: Forwarded): Forwarded | StoredAnswer {
-    const { isGone } = this.#call
-    if (this.#flight !== undefined && (isGone || end.kind === 'refused'))
-      this.#flight.patienceMs = isGone ? -Infinity : this.#patienceMs(this.#flight)
+    const { isGone, clock, startedAt } = this.#call
+    if (this.#flight !== undefined && isGone) this.#flight.patienceMs = -Infinity
+    else if (this.#flight !== undefined && end.kind === 'refused') {
+      const patienceMs = this.#patienceMs(this.#flight)
+      // Once it is sent, it may also have ended because of the upstream.
+      if (!this.#flight.isSent || clock.now() - startedAt >= patienceMs) this.#flight.patienceMs = patienceMs
+    }
     if (isGone) return GONE
     const entry = this.#entry
     if (end.kind !== 'refused' || entry === undefined || !this.#standsInFor(end.failure, entry)) return end
@@ -251,7 +261,10 @@ export class CachedRead implements ResponseObserver {
     return this.#flight?.lastWaiterGone()
   }
 
-  /** Makes the call that refreshes a stale entry, which a HEAD can't. It does not wait for quota, and there is one at a time. */
+  /**
+   * Makes the call that refreshes a stale entry, which a HEAD can't. It does not wait for quota, and there is one at a time. No client
+   * waits for it, so the time of none ends it.
+   */
   #refreshOf(entry: Entry): Refresh | undefined {
     const { generation, key } = this.#place
     const { id, request, snapshot, clock } = this.#call
@@ -259,7 +272,8 @@ export class CachedRead implements ResponseObserver {
     const flight = this.#shared.flights.begin(key, generation, clock.now())
     if (flight === undefined) return undefined
     const call: Identifying = new Call(id, request, nullResponse(), snapshot, clock, () => undefined)
-    const requestOptions = { ...this.#target.requestOptions, maxWaitMs: 0, mayRetry: false, comesBack: false as const }
+    const alone = { maxWaitMs: 0, timeoutMs: Infinity, mayRetry: false, comesBack: false as const }
+    const requestOptions = { ...this.#target.requestOptions, ...alone }
     const target: Target = { ...this.#target, requestOptions }
     call.target = target
     const observer = new CachedRead(call, target, this.#policy, this.#shared, this.#place)

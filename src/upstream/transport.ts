@@ -94,8 +94,9 @@ export class Transport {
 
   /** Whether a request would be sent now, or begin a connection of its own. Else it would wait for one of the others to end. */
   get hasRoom(): boolean {
-    const { connected, free, queued } = this.#pool.stats
-    return queued === 0 && (connected < this.#most || free > 0)
+    const { connected, free, queued, pending } = this.#pool.stats
+    // What is pending and not queued waits for a connection that is being made for it.
+    return queued === 0 && (free > 0 || connected + pending < this.#most)
   }
 
   /** Sends one request, and resolves with the head of its response. The caller has to read the body, or to dump it. */

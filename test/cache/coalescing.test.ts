@@ -347,6 +347,33 @@ describe('a read that waits for another', () => {
     expect(gateway.upstream.seen).toHaveLength(2)
   })
 
+  it('goes on by itself behind one that was sent, if it has a time of its own, so that it spends no other’s', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer)
+    const hurried = gateway.read({ 'x-sluice-timeout': '300ms' })
+    await held.asked(1)
+    const others = [gateway.read({ 'x-sluice-timeout': '500ms' }), gateway.read()]
+    await expect.poll(() => joined(gateway)).toBe(2)
+    await gateway.clock.advance(300)
+    expect((await hurried).headers['x-sluice-error']).toBe('timeout')
+    await held.asked(3)
+    for (const response of held.waiting.slice(1)) response.writeHead(200, FRESH).end('each')
+    expect((await Promise.all(others)).map(({ body }) => body)).toEqual(['each', 'each'])
+  })
+
+  it('goes on by itself, with all others, when the first one was sent and broke off before its time was over', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer, { upstream: { retry: { retries: 0 } } })
+    const hurried = gateway.read({ 'x-sluice-timeout': '5s' })
+    await held.asked(1)
+    const others = Array.from({ length: 8 }, () => gateway.read())
+    await expect.poll(() => joined(gateway)).toBe(8)
+    held.waiting[0]!.destroy()
+    await held.asked(9)
+    for (const response of held.waiting.slice(1)) response.destroy()
+    expect((await Promise.all([hurried, ...others])).map(({ status }) => status)).toEqual(Array(9).fill(502))
+  })
+
   it('goes on by itself, with all others, when the first one is answered, whatever time that had', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer)

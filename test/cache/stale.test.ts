@@ -158,6 +158,18 @@ describe('what is given while it is asked for anew', () => {
     expect(gateway.upstream.seen.map(({ method }) => method)).toEqual(['GET', 'GET'])
   })
 
+  it('is asked for without the time that a client has, who does not wait for it', async () => {
+    let asked: ServerResponse | undefined
+    const gateway = await startCached(onceThen((response) => void (asked = response), WINDOW))
+    await gateway.read()
+    await gateway.clock.advance(15 * SECOND)
+    expect(await gateway.read({ 'x-sluice-timeout': '300ms' })).toMatchObject({ status: 200, body: 'first' })
+    await expect.poll(() => asked).toBeDefined()
+    await gateway.clock.advance(SECOND)
+    asked!.writeHead(200, WINDOW).end('second')
+    await expect.poll(async () => (await gateway.read()).body).toBe('second')
+  })
+
   it('waits for an answer behind the window', async () => {
     const gateway = await startCached((_, response, count) => response.writeHead(200, WINDOW).end(`answer ${count}`))
     await gateway.read()
