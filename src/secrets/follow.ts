@@ -85,10 +85,10 @@ export class SecretFollower {
     for (const { secret, references } of this.#followed) {
       if (references.some((reference) => reference.kind === kind)) isAnyNew = this.#renew(secret) || isAnyNew
     }
-    // It may be what another source is opened with, such as the master key of the store.
     if (!isAnyNew || kind !== 'file') return
-    const others = [...this.#sources.keys()].filter((other) => other !== kind)
-    await Promise.all(others.map((other) => this.#read(other)))
+    // It may be what another source is opened with, such as the master key of the store. Nobody waits for that here: the source may
+    // hang, and a call that was refused, or the next change of a file, has nothing to do with it.
+    for (const other of this.#sources.keys()) if (other !== kind) void this.#read(other)
   }
 
   /** Returns whether the value has changed. */
