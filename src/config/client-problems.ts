@@ -32,7 +32,7 @@ export function checkClients(config: Config, report: Report): void {
   })
 }
 
-/** The guaranteed shares of one account must not add up to more than all of it. Reports the first client with which they do. */
+/** The guaranteed shares of one account must not add up to more than all of it. Reports, for each account, the last client that has one. */
 export function checkShares(
   clients: readonly (readonly [name: string, scope: ClientScope])[],
   upstreams: Config['upstreams'],
@@ -42,13 +42,14 @@ export function checkShares(
     for (const account of Object.keys(config.accounts)) {
       const key = `${upstream}/${account}`
       let sum = 0
-      for (const [name, client] of clients) {
-        if (client.accounts?.includes(key) === false || client.upstreams?.includes(upstream) === false) continue
-        sum += client.share ?? 0
-        if (sum <= 1 + 1e-9) continue
-        report(name, `with this one, the shares of ${key} add up to more than 100%`)
-        return
+      let last = ''
+      for (const [name, { share, accounts, upstreams }] of clients) {
+        if (share === undefined || accounts?.includes(key) === false || upstreams?.includes(upstream) === false)
+          continue
+        sum += share
+        last = name
       }
+      if (sum > 1 + 1e-9) report(last, `with this one, the shares of ${key} add up to more than 100%`)
     }
   }
 }

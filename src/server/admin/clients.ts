@@ -112,8 +112,8 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const after = await change(request, 'update', (client) => {
       const scope = readBody(ClientScopeSchema, mergePatch(client.scope, patch))
       checkClientScope(scope, config())
-      // What is wrong with it already must not hold up another change of it.
-      if (!isSame(shareOf(client.scope), shareOf(scope))) checkShare({ name: client.name, scope }, clients, config())
+      // What is wrong with it already must not hold up another change of it, least of all one that makes it better.
+      if (!takesNoMore(scope, client.scope)) checkShare({ name: client.name, scope }, clients, config())
       return { ...client, scope }
     })
     return withTag(reply, after)
@@ -168,14 +168,19 @@ function checkShare(
   const others = clients.active
     .filter((client) => client.name !== name)
     .map((client) => [client.name, client.scope] as const)
-  checkShares([...Object.entries(config.clients ?? {}), ...others, [name, decoded]], config.upstreams, (_, message) => {
+  // The client is the last: it is the one that is reported wherever it has a share.
+  const all = [...Object.entries(config.clients ?? {}), ...others, [name, decoded] as const]
+  checkShares(all, config.upstreams, (reported, message) => {
+    if (reported !== name) return
     throw invalid('this share can not be kept beside those of the other clients', [{ path: ['share'], message }])
   })
 }
 
-/** What decides of which accounts a client has how much. */
-function shareOf({ share, accounts, upstreams }: Partial<Record<keyof ClientScope, unknown>>): unknown {
-  return { share, accounts, upstreams }
+/** Whether a client has at most the share that it had, of the same accounts. */
+function takesNoMore(scope: object, before: object): boolean {
+  const [now, was] = [scope, before].map((one) => Value.Decode(ClientScopeSchema, one)) as [ClientScope, ClientScope]
+  const isOfSame = isSame([now.accounts, now.upstreams], [was.accounts, was.upstreams])
+  return isOfSame && (now.share ?? 0) <= (was.share ?? 0)
 }
 
 /** Refuses a key that another client has. A call with it would count for whichever client was found first. */

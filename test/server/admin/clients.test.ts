@@ -118,6 +118,27 @@ describe('a client of the admin API', () => {
     expect((await ask(gateway, 'POST', '/clients/bot/unarchive')).status).toBe(200)
   })
 
+  it('may take less, and has a share elsewhere, where those of an account are too much already', async () => {
+    const upstream = await startUpstream()
+    const admin = { port: 0, token: ADMIN_TOKEN }
+    const { upstreams, ...rest } = harnessConfig(upstream.url, {}, { admin }) as { upstreams: object }
+    const other = { url: upstream.url, limits: { read: [], write: [] }, accounts: { main: {} } }
+    const config = { ...rest, upstreams: { ...upstreams, other }, clients: { fixed: CONFIGURED } }
+    const gateway = await startGateway(config)
+    const make = async (client: object) => (await ask(gateway, 'POST', '/clients', client)).status
+    const shareOf = async (name: string, share: string | null) =>
+      (await ask(gateway, 'PATCH', `/clients/${name}`, { share })).status
+    expect(await make({ name: 'one', upstreams: ['harness'], share: '40%' })).toBe(201)
+    expect(await make({ name: 'two', upstreams: ['harness'], share: '20%' })).toBe(201)
+    await gateway.reloadWith({ ...config, clients: { fixed: { ...CONFIGURED, share: '70%' } } })
+    expect(await make({ name: 'three', upstreams: ['other'], share: '30%' })).toBe(201)
+    expect(await make({ name: 'four', upstreams: ['other'], share: '1%' })).toBe(400)
+    expect(await make({ name: 'four', upstreams: ['harness'], share: '1%' })).toBe(400)
+    expect([await shareOf('one', '35%'), await shareOf('two', '19%')]).toEqual([200, 200])
+    expect([await shareOf('one', '36%'), await shareOf('two', '20%')]).toEqual([400, 400])
+    expect([await shareOf('one', null), await shareOf('two', '20%')]).toEqual([200, 200])
+  })
+
   it('that contradicts one of the configuration is told of by the reload that brings that', async () => {
     const { gateway, config } = await setUp()
     const { keyHash } = createKey()
