@@ -88,10 +88,10 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const { name, key: wanted, keys: given, ...scope } = readBody(NewClientSchema, request.body)
     const inForce = config()
     checkClientScope(scope, inForce)
+    if (Object.hasOwn(inForce.clients ?? {}, name)) throw nameTaken('client')
     checkShare({ name, scope }, clients, inForce)
     if (given !== undefined && wanted !== undefined)
       throw invalid('give keys that exist, or key for a new one, not both')
-    if (Object.hasOwn(inForce.clients ?? {}, name)) throw nameTaken('client')
     const now = clock.wall()
     const { key, stored } = given === undefined ? newKey(wanted ?? {}, now) : { key: undefined, stored: undefined }
     const keys = stored === undefined ? given!.map((one) => storedKey(one.hash, one, now)) : [stored]

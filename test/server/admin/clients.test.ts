@@ -99,6 +99,12 @@ describe('a client of the admin API', () => {
     expect(await patched({ networkAccess: { allowed: null, blocked } })).toEqual({ blocked })
   })
 
+  it('with the name of one of the configuration is refused for that, whatever its share', async () => {
+    const { gateway } = await setUp()
+    const made = await ask(gateway, 'POST', '/clients', { name: 'fixed', share: '70%' })
+    expect(made.json()).toMatchObject({ status: 409, code: 'NAME_TAKEN' })
+  })
+
   it('has no share with which those of an account would be more than all of it', async () => {
     const { gateway } = await setUp()
     const make = (name: string, share: string) => ask(gateway, 'POST', '/clients', { name, share })
