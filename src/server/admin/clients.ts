@@ -95,7 +95,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const now = clock.wall()
     const { key, stored } = given === undefined ? newKey(wanted ?? {}, now) : { key: undefined, stored: undefined }
     const keys = stored === undefined ? given!.map((one) => storedKey(one.hash, one, now)) : [stored]
-    checkKeys(keys, clients, inForce)
+    checkKeys({ name, keys }, clients, inForce)
     const made: StoredClient = { id: newId('client'), name, keys, scope, createdAt: now, updatedAt: now, version: 1 }
     await clients.change(name, (before) => {
       if (before !== undefined && before.deletedAt === undefined) throw nameTaken('client')
@@ -131,6 +131,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const after = await change(request, 'unarchive', (client) => {
       if (Object.hasOwn(config().clients ?? {}, client.name)) throw nameTaken('client')
       checkShare(client, clients, config())
+      checkKeys(client, clients, config())
       const { archivedAt: _, ...inForce } = client
       return inForce
     })
@@ -184,10 +185,11 @@ function takesNoMore(scope: object, before: object): boolean {
 }
 
 /** Refuses a key that another client has. A call with it would count for whichever client was found first. */
-function checkKeys(keys: readonly StoredKey[], clients: ManagedClients, config: Config): void {
-  const known = new Set(clients.all.flatMap((client) => client.keys.map(({ hash }) => hash)))
-  for (const { keys } of Object.values(config.clients ?? {})) {
-    for (const key of keys) known.add(keyOf(key).hash)
+function checkKeys({ name, keys }: Pick<StoredClient, 'name' | 'keys'>, clients: ManagedClients, config: Config): void {
+  const others = clients.all.filter((client) => client.name !== name)
+  const known = new Set(others.flatMap((client) => client.keys.map(({ hash }) => hash)))
+  for (const client of Object.values(config.clients ?? {})) {
+    for (const key of client.keys) known.add(keyOf(key).hash)
   }
   for (const { hash } of keys) {
     if (known.has(hash)) throw new AdminProblem(409, 'KEY_TAKEN', 'a client has one of these keys already')

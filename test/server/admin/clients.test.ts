@@ -171,6 +171,18 @@ describe('a client of the admin API', () => {
     expect((await ask(gateway, 'POST', `/clients/${id}/unarchive`)).json().code).toBe('NAME_TAKEN')
   })
 
+  it('is not taken back while one of the configuration has its key', async () => {
+    const { gateway, config } = await setUp()
+    const { keyHash } = createKey()
+    await ask(gateway, 'POST', '/clients', { name: 'bot', keys: [{ hash: keyHash }] })
+    await ask(gateway, 'POST', '/clients/bot/archive')
+    await gateway.reloadWith({ ...config, clients: { fixed: CONFIGURED, same: { keys: [keyHash] } } })
+    const refused = await ask(gateway, 'POST', '/clients/bot/unarchive')
+    expect(refused.json()).toMatchObject({ status: 409, code: 'KEY_TAKEN' })
+    await gateway.reloadWith(config)
+    expect((await ask(gateway, 'POST', '/clients/bot/unarchive')).status).toBe(200)
+  })
+
   it('has keys that overlap, and each is revoked by itself', async () => {
     const { gateway } = await setUp()
     const { id, key: first, keys } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
