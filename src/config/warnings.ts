@@ -26,6 +26,10 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
     if (end <= now) warnings.push(`${place} has expired`)
     else if (end <= now + EXPIRES_SOON_MS) warnings.push(`${place} expires ${new Date(end).toISOString()}`)
   }
+  const { token, tokens, metricsToken } = config.admin
+  if ([token, ...Object.values(tokens)].some((one) => metricsToken && one?.reveal() === metricsToken.reveal())) {
+    warnings.push('admin.metricsToken is an admin token, too, so whoever reads metrics may do everything')
+  }
   if (config.forwardProxy !== undefined && !isLoopback(config.forwardProxy.host)) {
     warnings.push('forwardProxy.host is beyond loopback, so the keys of its clients travel unencrypted to it')
   }

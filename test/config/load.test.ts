@@ -178,11 +178,6 @@ defaultUpstream: ticket
       'admin.tokens.bob: is that of admin.tokens.alice, too',
     ],
     [
-      'an admin token for metrics',
-      `${VALID}admin: { token: topsecret, metricsToken: topsecret }`,
-      'admin.metricsToken: is that of admin.token, too',
-    ],
-    [
       'the name of the admin token for another one',
       `${VALID}admin: { token: a, tokens: { admin: b } }`,
       'admin.tokens.admin: is how the audit trail names admin.token',

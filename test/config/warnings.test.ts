@@ -48,6 +48,16 @@ describe('a configuration is warned about', () => {
     ])
   })
 
+  it.each([
+    [{ token: 'all', tokens: { ci: 'other' }, metricsToken: 'all' }, 1],
+    [{ token: 'other', tokens: { ci: 'all' }, metricsToken: 'all' }, 1],
+    [{ token: 'all', tokens: { ci: 'other' }, metricsToken: 'metrics' }, 0],
+    [{ metricsToken: 'metrics' }, 0],
+  ])('a token for metrics that is an admin token, too: %o', (admin, count) => {
+    const warning = 'admin.metricsToken is an admin token, too, so whoever reads metrics may do everything'
+    expect(warningsFor({ admin })).toEqual(Array(count).fill(warning))
+  })
+
   it('a share of calls for a new credential where there can be none', () => {
     const credential = { value: 'pat.AbCdEf.x.y', canary: '10%' }
     const of = (more: object): string[] =>
