@@ -1,7 +1,7 @@
 import { keyOf } from '../clients/keys.ts'
 import { expiryOf } from '../credentials/credential-set.ts'
 import { isRotating } from '../credentials/rotation.ts'
-import { endOfCertificate } from '../net/certificate-end.ts'
+import { lifeOfCertificate } from '../net/certificate-end.ts'
 import { isLoopback } from '../net/address.ts'
 import type { FoundConfig } from './find.ts'
 import type { Config, CredentialConfig, UpstreamConfig } from '../schema/schema.ts'
@@ -13,6 +13,8 @@ import { pathOf, readYaml } from './yaml.ts'
 
 /** Enough time to bring what is new to where the old is used. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
+/** What is renewed by itself is new again with a third of its life left, and may live for a day. */
+const LAST_PART_OF_LIFE = 1 / 3
 
 /** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
 export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text'>): string[] {
@@ -22,9 +24,9 @@ export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text
 /** The warnings that need only the configuration itself. */
 export function warningsOf(config: Config, now = Date.now()): string[] {
   const warnings: string[] = []
-  for (const [place, end = Infinity] of endsIn(config)) {
+  for (const [place, end = Infinity, soonMs = EXPIRES_SOON_MS] of endsIn(config)) {
     if (end <= now) warnings.push(`${place} has expired`)
-    else if (end <= now + EXPIRES_SOON_MS) warnings.push(`${place} expires ${new Date(end).toISOString()}`)
+    else if (end <= now + soonMs) warnings.push(`${place} expires ${new Date(end).toISOString()}`)
   }
   const { token, tokens, metricsToken } = config.admin
   if ([token, ...Object.values(tokens)].some((one) => metricsToken && one?.reveal() === metricsToken.reveal())) {
@@ -66,18 +68,23 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   return warnings
 }
 
-/** What may expire, and when it does if that is known. */
-function* endsIn({ clients = {}, server, store, upstreams, webhooks }: Config): Iterable<[string, number | undefined]> {
+/** What may expire and, if that is known, when it does, and how long before that is soon. */
+type Ending = readonly [place: string, end?: number | undefined, soonMs?: number]
+
+function* endsIn({ clients = {}, server, store, upstreams, webhooks }: Config): Iterable<Ending> {
   for (const [name, { keys }] of Object.entries(clients))
     for (const [index, key] of keys.entries()) yield [`clients.${name}.keys[${index}]`, keyOf(key).expires]
-  yield ['server.tls.cert', endOfCertificate(server.tls?.cert)]
-  yield ['store.tls.cert', endOfCertificate(store.tls?.cert)]
-  yield ['store.regions.home.tls.cert', endOfCertificate(store.regions?.home.tls?.cert)]
-  for (const [name, { tls }] of Object.entries(webhooks))
-    yield [`webhooks.${name}.tls.cert`, endOfCertificate(tls?.cert)]
-  for (const [name, { tls }] of Object.entries(upstreams))
-    yield [`upstreams.${name}.tls.cert`, endOfCertificate(tls?.cert)]
+  yield endOf('server.tls.cert', server.tls)
+  yield endOf('store.tls.cert', store.tls)
+  yield endOf('store.regions.home.tls.cert', store.regions?.home.tls)
+  for (const [name, { tls }] of Object.entries(webhooks)) yield endOf(`webhooks.${name}.tls.cert`, tls)
+  for (const [name, { tls }] of Object.entries(upstreams)) yield endOf(`upstreams.${name}.tls.cert`, tls)
   for (const [path, credential] of credentialsIn(upstreams)) yield [path, expiryOf(path, credential)[0]?.at]
+}
+
+function endOf(place: string, tls: { readonly cert?: string | undefined } | undefined): Ending {
+  const life = lifeOfCertificate(tls?.cert)
+  return life ? [place, life.end, Math.min(EXPIRES_SOON_MS, life.validMs * LAST_PART_OF_LIFE)] : [place]
 }
 
 /** Every credential and where it stands, each without the one that follows it. */

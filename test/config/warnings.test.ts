@@ -11,8 +11,11 @@ function warningsFor(rest: object, upstream: object = {}, now?: number): string[
 }
 
 describe('a configuration is warned about', () => {
-  it('certificates of its own that have expired, or will within a week', () => {
-    const certificates = makeCertificates(['localhost'])
+  it.each([
+    { days: 2, before: 1, soon: 1.5 },
+    { days: 90, before: 82, soon: 84 },
+  ])('certificates of its own that have expired, or will soon: $days days', ({ days, before, soon }) => {
+    const certificates = makeCertificates(['localhost'], days)
     onTestFinished(() => certificates.remove())
     const tls = { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') }
     const redis = { kind: 'redis', url: 'rediss://h', tls }
@@ -22,10 +25,10 @@ describe('a configuration is warned about', () => {
       webhooks: { ops: { url: 'https://ops.example', tls } },
     }
     const places = ['server', 'store', 'store.regions.home', 'webhooks.ops', 'upstreams.harness']
-    const at = (days: number): string[] => warningsFor(rest, { tls }, Date.now() + days * DAY_MS)
-    expect(at(3)).toEqual(places.map((place) => `${place}.tls.cert has expired`))
-    expect(at(0)).toEqual(places.map((place) => expect.stringContaining(`${place}.tls.cert expires 20`)))
-    expect(at(-30)).toEqual([])
+    const at = (day: number): string[] => warningsFor(rest, { tls }, Date.now() + day * DAY_MS)
+    expect(at(days + 1)).toEqual(places.map((place) => `${place}.tls.cert has expired`))
+    expect(at(soon)).toEqual(places.map((place) => expect.stringContaining(`${place}.tls.cert expires 20`)))
+    expect(at(before)).toEqual([])
   })
 
   it('credentials that have expired, or will within a week', () => {
@@ -55,7 +58,7 @@ describe('a configuration is warned about', () => {
     [{ metricsToken: 'metrics' }, 0],
   ])('a token for metrics that is an admin token, too: %o', (admin, count) => {
     const warning = 'admin.metricsToken is an admin token, too, so whoever reads metrics may do everything'
-    expect(warningsFor({ admin })).toEqual(Array(count).fill(warning))
+    expect(warningsFor({ admin })).toEqual(Array.from({ length: count }, () => warning))
   })
 
   it('a share of calls for a new credential where there can be none', () => {

@@ -9,7 +9,7 @@ export interface Certificates {
   remove(): void
 }
 
-export function makeCertificates(names: readonly string[]): Certificates {
+export function makeCertificates(names: readonly string[], days = 2): Certificates {
   const folder = temporaryFolder('tls')
   const openssl = (command: string): void => {
     execFileSync('openssl', command.split(' '), { cwd: folder.path, stdio: 'pipe' })
@@ -19,7 +19,7 @@ export function makeCertificates(names: readonly string[]): Certificates {
     const subject = `-subj /CN=${name} -addext subjectAltName=DNS:${name}`
     openssl(`req -newkey rsa:2048 -nodes -keyout ${name}.key -out ${name}.csr ${subject}`)
     const authority = '-CA ca.pem -CAkey ca.key -CAcreateserial'
-    openssl(`x509 -req -in ${name}.csr ${authority} -out ${name}.pem -days 2 -copy_extensions copy`)
+    openssl(`x509 -req -in ${name}.csr ${authority} -out ${name}.pem -days ${days} -copy_extensions copy`)
   }
   return { read: (file) => readFileSync(join(folder.path, file), 'utf8'), remove: () => folder.remove() }
 }

@@ -449,7 +449,6 @@ describe('a port with TLS', () => {
       result: 'applied',
       changed: ['server.tls.cert', 'server.tls.key'],
       needRestart: ['server.http2'],
-      warnings: [expect.stringMatching(/^server\.tls\.cert expires /)],
     })
     const after = await session(url, { ca: other.read('ca.pem') })
     for (const client of [before, after]) expect((await ask(client, { ':path': PATH })).status).toBe(200)
