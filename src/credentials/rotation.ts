@@ -14,7 +14,9 @@ const SUSPICION_MS = 60_000
 
 /** Whether a second value may exist beside the current one: a configured one, or one that the secret store may get. */
 export function isRotating(config: CredentialConfig): boolean {
-  return config.next !== undefined || secretsIn(config).some(({ template }) => template?.text.includes('${secret:'))
+  // Where `check --no-secrets` left a reference unresolved, it is the value itself.
+  const texts = secretsIn(config).map((secret) => secret.template?.text ?? secret.reveal())
+  return config.next !== undefined || texts.some((text) => text.includes('${secret:'))
 }
 
 /**

@@ -159,6 +159,18 @@ describe('without the secrets that a configuration refers to', () => {
     expect(stderr).not.toMatch(/(?<!is not set|does not exist)\n/)
   })
 
+  it('check --no-secrets knows that a secret of the store can be rotated, so that canary does something', async () => {
+    const cwd = newFolder()
+    const check = async (value: string) => {
+      const accounts = { prod: { id: 'AbCdEf', credential: { value, canary: '10%' } } }
+      writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig('https://app.harness.io', { accounts })))
+      const { code, stdout, stderr } = await runCommand(['check', '--no-secrets'], { cwd })
+      return { code, isWarned: (stdout + stderr).includes('canary does nothing') }
+    }
+    expect(await check('${secret:prod}')).toEqual({ code: 0, isWarned: false })
+    expect(await check('${env:NOT_SET}')).toEqual({ code: 0, isWarned: true })
+  })
+
   it('check --no-secrets checks all else', async () => {
     const ok = 'sluice.yaml: ok, with 2 upstreams, 3 accounts, 1 client\n'
     expect(await runCommand(['check', '--no-secrets'], { cwd })).toEqual({ code: 0, stdout: ok, stderr: '' })
