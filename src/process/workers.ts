@@ -8,7 +8,7 @@ import type { Config } from '../schema/schema.ts'
 import { instanceName, type Log } from '../observe/log.ts'
 import { CommonConfig } from './common-config.ts'
 import { openManaged } from './management.ts'
-import { followSecrets } from '../secrets/open.ts'
+import { followBesideWorkers } from '../secrets/open.ts'
 import { gaugesOf, gaugesOfAll, type GaugeValues } from '../observe/gauges-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
@@ -84,13 +84,12 @@ export async function runWorkers(
   let phase: 'starting' | 'serving' | 'stopping' = 'starting'
   let inForce = config
   const common = new CommonConfig(text)
-  // Of the admin port and of webhooks, which only this process has.
-  let secrets = await followSecrets(config, managed)
+  let secrets = await followBesideWorkers(config, managed)
   let applying: Promise<unknown> = Promise.resolve()
   parts.defer(async () => {
     // A reload that is under way opens others.
     await applying
-    await secrets.close()
+    await secrets.disposeAsync()
   })
   const name = instanceName(config.log.instance)
   const counts = new WorkerCounts()
@@ -174,8 +173,8 @@ export async function runWorkers(
     if (problems !== undefined) return { result: 'rejected', problems }
     inForce = next
     const before = secrets
-    secrets = await followSecrets(next, managed)
-    await before.close()
+    secrets = await followBesideWorkers(next, managed)
+    await before.disposeAsync()
     return { result: 'applied', changed, needRestart }
   }
   const apply = (found: FoundConfig): Promise<Reloaded> => {

@@ -19,11 +19,37 @@ type SourceConfig = Pick<Config, 'secrets' | 'store'>
  * Follows all secrets of a configuration but those of its store. Connections to Redis keep what they were made with: what changes
  * there has to stay a difference, which a reload finds, and says that it takes a restart.
  */
-export async function followSecrets(
-  config: Config,
-  { clock, logger, losses }: { clock: Clock; logger: Logger; losses: Losses },
-): Promise<SecretFollower> {
+export async function followSecrets(config: Config, services: FollowServices): Promise<SecretFollower> {
   const { store: _, ...followed } = config
+  return follow(config, followed, services)
+}
+
+/**
+ * Follows the same for a process whose workers make the calls. What workers use is followed without a word: each of them says what it
+ * takes and what it refuses, which only it can judge. A value that is not known here would be a change to a reload.
+ */
+export async function followBesideWorkers(config: Config, services: FollowServices): Promise<AsyncDisposableStack> {
+  const { store: _, admin, webhooks, secrets, ...ofWorkers } = config
+  const silent = { ...services, logger: services.logger.child({}, { level: 'silent' }) }
+  await using followers = new AsyncDisposableStack()
+  const own = await follow(config, { admin, webhooks, secrets }, services)
+  followers.defer(() => own.close())
+  const others = await follow(config, ofWorkers, silent)
+  followers.defer(() => others.close())
+  return followers.move()
+}
+
+interface FollowServices {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly losses: Losses
+}
+
+async function follow(
+  config: Config,
+  followed: object,
+  { clock, logger, losses }: FollowServices,
+): Promise<SecretFollower> {
   const follower = new SecretFollower(secretsIn(followed), openSources(config, clock, losses), logger)
   await follower.start()
   return follower

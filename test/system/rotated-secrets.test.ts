@@ -172,3 +172,23 @@ it('a master key that its files change opens the store, whether they change befo
   write('key', three)
   await expect.poll(sent).toBe('third')
 })
+
+it('what workers use, and its file changes, is judged and told of by the workers alone, and is no change to a reload', async () => {
+  const upstream = await startUpstream()
+  const accounts = { prod: { id: 'a', credential: { value: '${file:key}' } } }
+  const server = { port: 0, workers: 2 }
+  const config = { ...harnessConfig(upstream.url, { accounts }), server }
+  const { program, admin, write } = await startIn(config, { key: 'one' })
+  const told = (text: string) =>
+    program.stdout
+      .split('\n')
+      .flatMap((line) => (line.includes(text) ? [(JSON.parse(line) as { pid: number }).pid] : []))
+  write('key', 'two\nlines')
+  await expect.poll(() => new Set(told('no header value may have')).size).toBe(2)
+  write('key', 'three')
+  await expect.poll(() => new Set(told('a secret has a new value')).size).toBe(2)
+  const reload = async () => (await call(admin, '/v1/reload', { method: 'POST' })).json().data
+  await expect.poll(reload).toEqual({ result: 'unchanged', needRestart: [] })
+  expect(new Set(told('a secret has a new value'))).toEqual(new Set(told('no header value may have')))
+  expect(program.stdout).not.toContain('two')
+})
