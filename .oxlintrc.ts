@@ -9,7 +9,7 @@ import { defineConfig, type OxlintOverride } from 'oxlint'
 export const LAYERS: Readonly<Record<string, string>> = {
   // The program, and the library that another program imports.
   '.': 'cli process server/admin config observe schema',
-  cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema http files net time',
+  cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema http files net time packages',
   process:
     'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/regions ledger/redis ledger/workers records ledger/embedded observe queue redis ledger schema resilience http net time packages',
 

@@ -1,13 +1,14 @@
-import { isIP } from 'node:net'
-import { accessLists, isAccessAllowed, type NetworkAccess } from '../clients/network-access.ts'
+import type { LookupFunction } from 'node:net'
+import { accessLists, isAccessAllowed } from '../clients/network-access.ts'
 import { presets } from '../config/presets/index.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
 import { readFeedback } from '../ledger/feedback.ts'
 import { withAccount } from '../gateway/outgoing.ts'
 import { lookupOf } from '../gateway/snapshot.ts'
-import { withoutBrackets } from '../net/address.ts'
+import { isLocalhost } from '../net/address.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
 import { Metrics } from '../observe/metrics.ts'
+import { allOfUndici } from '../packages/undici.ts'
 import type { Config } from '../schema/schema.ts'
 import { systemClock } from '../time/clock.ts'
 
@@ -20,9 +21,12 @@ type Upstream = Config['upstreams'][string]
 /**
  * Makes one call that changes nothing with a credential of each account, directly to the vendor. Tells whether the vendor
  * accepts the credential, what the answer says about limits, and whether the clocks agree. The call is not counted in the
- * store. Never rejects.
+ * store. Never rejects. The look-up is that of the system unless it is given.
  */
-export async function callVendors(all: Pick<Config, 'upstreams' | 'networkAccess'>): Promise<Finding[]> {
+export async function callVendors(
+  all: Pick<Config, 'upstreams' | 'networkAccess'>,
+  lookup?: LookupFunction,
+): Promise<Finding[]> {
   const { upstreams } = all
   const services = { clock: systemClock, random: Math.random, metrics: new Metrics(undefined, { hasProcess: false }) }
   const call = async (name: string, upstream: Upstream, account: string): Promise<Finding[]> => {
@@ -34,12 +38,14 @@ export async function callVendors(all: Pick<Config, 'upstreams' | 'networkAccess
     // Without the proxy the credential would go another way than the gateway sends it, and may not be allowed to.
     if (upstream.proxy !== undefined) return untested(what, 'the upstream is reached through a proxy')
     const { harmlessCall: path, harmlessHeaders } = preset
-    const closed = await whyNotReached(upstream, accessLists([all, upstream]), path)
-    if (closed !== undefined) return untested(what, closed, 'change networkAccess, if the gateway is to reach it')
-    const place = { upstream: name, account, header: upstream.credentialHeader, host: new URL(upstream.url!).host }
+    const url = new URL(upstream.url!)
+    const access = accessLists([all, upstream])
+    if (!isAccessAllowed(url.origin + pathBelow(url, path), access)) return closed(what, url)
+    const place = { upstream: name, account, header: upstream.credentialHeader, host: url.host }
     const set = buildCredentialSet(place, config, services)
     if (set === undefined) return untested(what, 'it has none')
-    return callWith(set.choose(), upstream, config.id, path, what, harmlessHeaders)
+    const guarded = lookupOf(upstream, access, url, lookup)
+    return callWith(set.choose(), { upstream, id: config.id, path, what, headers: harmlessHeaders, lookup: guarded })
   }
   const calls = Object.entries(upstreams).flatMap(([name, upstream]) =>
     Object.keys(upstream.accounts).map((account) => call(name, upstream, account)),
@@ -47,21 +53,9 @@ export async function callVendors(all: Pick<Config, 'upstreams' | 'networkAccess
   return (await Promise.all(calls)).flat()
 }
 
-/** Why the gateway would refuse the call, by its network access lists; undefined if it would not. */
-async function whyNotReached(
-  upstream: Upstream,
-  access: readonly NetworkAccess[],
-  path: string,
-): Promise<string | undefined> {
-  const url = new URL(upstream.url!)
-  const { origin, hostname, host } = url
-  const refused = `the network access rules do not allow ${host}`
-  if (!isAccessAllowed(origin + pathBelow(url, path), access)) return refused
-  // A gateway does not look addresses up either.
-  if (isIP(withoutBrackets(hostname)) !== 0) return undefined
-  const lookup = lookupOf(upstream, access, url)
-  const error = await new Promise((resolve) => lookup(hostname, { all: true }, resolve))
-  return error instanceof AddressError ? refused : undefined
+function closed(what: string, { host }: URL, more = ''): Finding[] {
+  const todo = `change networkAccess${more}, if the gateway is to reach it`
+  return untested(what, `the network access rules do not allow ${host}`, todo)
 }
 
 function pathBelow({ pathname }: URL, path: string): string {
@@ -74,13 +68,18 @@ function untested(what: string, why: string, todo = 'make a call through the gat
 
 type Credential = ReturnType<NonNullable<ReturnType<typeof buildCredentialSet>>['choose']>
 
+interface Call {
+  readonly upstream: Upstream
+  readonly id: string | undefined
+  readonly path: string
+  readonly what: string
+  readonly headers: Readonly<Record<string, string>> | undefined
+  readonly lookup: LookupFunction
+}
+
 async function callWith(
   credential: Credential,
-  upstream: Upstream,
-  id: string | undefined,
-  path: string,
-  what: string,
-  wanted: Readonly<Record<string, string>> = {},
+  { upstream, id, path, what, headers: wanted, lookup }: Call,
 ): Promise<Finding[]> {
   const base = new URL(upstream.url!)
   const { accountQuery } = upstream
@@ -92,17 +91,26 @@ async function callWith(
     body: null,
     upgrade: null,
   }
+  const { Agent, fetch } = allOfUndici()
+  // It connects to addresses that the gateway may reach, and to no other that the same name has.
+  const agent = new Agent({ connect: { lookup } })
   try {
     await credential.ready?.()
     credential.addTo(request, ROUTE)
     const headers = new Headers(wanted)
     for (let i = 0; i < request.headers.length; i += 2) headers.append(request.headers[i]!, request.headers[i + 1]!)
     const signal = AbortSignal.timeout(TIMEOUT_MS)
-    const response = await fetch(base.origin + request.path, { headers, signal, redirect: 'manual' })
+    const response = await fetch(base.origin + request.path, { headers, signal, redirect: 'manual', dispatcher: agent })
     const text = await response.text()
     return [verdict(what, response.status, text), ...clock(what, response), ...limits(what, upstream, response)]
   } catch (error) {
+    if (error instanceof Error && error.cause instanceof AddressError) {
+      const arePrivateAllowed = upstream.privateAddresses === 'allow' || isLocalhost(base.hostname)
+      return closed(what, base, arePrivateAllowed ? '' : ', or set privateAddresses: allow at this upstream')
+    }
     return [{ level: 'fail', what, finding: `no answer from ${base.host}: ${reasonOf(error)}`, todo: UNREACHABLE }]
+  } finally {
+    await agent.destroy()
   }
 }
 

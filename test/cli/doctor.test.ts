@@ -4,9 +4,11 @@ import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
-import type { Finding } from '../../src/cli/harmless-call.ts'
+import { callVendors, type Finding } from '../../src/cli/harmless-call.ts'
+import { checkConfig } from '../../src/config/load.ts'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import { type CommandOptions, runCommand } from '../support/command-line.ts'
+import { startDnsServer } from '../support/dns-server.ts'
 import { deadPort } from '../support/find-redis.ts'
 import { run } from '../support/process.ts'
 import { describeTopology, startStandalone } from '../support/redis-topologies.ts'
@@ -97,6 +99,32 @@ describe('sluice doctor', () => {
     }
     expect(calls).toBe(0)
     await examine(harnessConfig(named, { networkAccess: { allowed: ['localhost'] } }))
+    expect(calls).toBe(1)
+  })
+
+  it('calls only those addresses of a name that the gateway may reach, and names the setting that forbids all', async () => {
+    let calls = 0
+    const url = await startServer((_, response) => (calls++, response.end('{}')))
+    const found = async (addresses: string[], upstream: object, rest: object = {}): Promise<Finding | undefined> => {
+      const { lookup } = await startDnsServer(() => addresses)
+      const named = url.replace('127.0.0.1', 'vendor.example')
+      return (await callVendors(checkConfig(harnessConfig(named, upstream, rest), 'test'), lookup))[0]
+    }
+    const open = { privateAddresses: 'allow' }
+    const blocked = { networkAccess: { blocked: ['127.0.0.1'] } }
+    // Nobody listens on 127.0.0.2.
+    expect(await found(['127.0.0.1', '127.0.0.2'], open, blocked)).toMatchObject({ level: 'fail' })
+    const host = `vendor.example:${new URL(url).port}`
+    const finding = `was not tried: the network access rules do not allow ${host}`
+    const todo = 'change networkAccess, if the gateway is to reach it'
+    expect(await found(['127.0.0.1'], open, blocked)).toMatchObject({ level: 'warn', finding, todo })
+    expect(await found(['127.0.0.1'], { privateAddresses: 'deny' })).toMatchObject({
+      level: 'warn',
+      finding,
+      todo: 'change networkAccess, or set privateAddresses: allow at this upstream, if the gateway is to reach it',
+    })
+    expect(calls).toBe(0)
+    expect(await found(['127.0.0.1', '127.0.0.2'], open)).toMatchObject({ level: 'ok' })
     expect(calls).toBe(1)
   })
 
