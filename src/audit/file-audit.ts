@@ -76,7 +76,8 @@ export class FileAudit implements AuditStore {
       if (error.code !== 'EEXIST') throw error
       return undefined
     })
-    if (made === undefined) return open(this.#path, 'a+')
+    // A link to a file that is not there yet is there already. What it leads to is made by this call.
+    if (made === undefined) return open(this.#path, 'a+', 0o600)
     try {
       give(made.fd, owner)
       return made

@@ -70,6 +70,7 @@ describe.skipIf(process.getuid?.() !== 0)('what root writes', () => {
     await audit.append({ ...ENTRY, ...BY })
     expect(readFileSync(outside, 'utf8')).toBe('of root')
     for (const path of [outside, missing]) expect(statSync(path).uid).toBe(0)
+    expect(statSync(missing).mode & 0o777).toBe(0o600)
     expect(lostIn(folder)).toEqual(['audit.jsonl'])
   })
 
