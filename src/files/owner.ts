@@ -11,10 +11,11 @@ export interface Owner {
 /**
  * Who is to own what will stand at a place: the owner of what stands there, or else of the folder. Undefined unless we are root,
  * who alone can give files away, and has to: what a command of root writes would otherwise be lost to a gateway that runs as
- * another user.
+ * another user. Undefined also for a root that is kept out of what others own, as in a container without CAP_DAC_OVERRIDE: a gateway
+ * of it could not open again what it gave away.
  */
 export function ownerAt(place: string): Owner | undefined {
-  if (process.getuid?.() !== 0) return undefined
+  if (process.getuid?.() !== 0 || isKeptOut()) return undefined
   const old = fs.lstatSync(place, { throwIfNoEntry: false })
   const { uid, gid } = old ?? fs.statSync(dirname(place))
   return { uid, gid, isOfOld: old !== undefined }
@@ -30,9 +31,19 @@ export function give(made: number | string, owner: Owner | undefined): void {
     if (typeof made === 'number') fs.fchownSync(made, uid, gid)
     else fs.lchownSync(made, uid, gid)
   } catch (error) {
-    // The root of a container may not be allowed to. But what somebody has already must not be taken away.
-    if (isOfOld || (error as NodeJS.ErrnoException).code !== 'EPERM') throw error
+    // The root of a container may not be allowed to, or not know the owner. But what somebody has already must not be taken away.
+    if (isOfOld) throw error
   }
+}
+
+const CAP_DAC_OVERRIDE = 1n << 1n
+
+/** Only Linux takes from root what makes it root (capabilities(7)), and tells of it there. */
+function isKeptOut(): boolean {
+  if (process.platform !== 'linux') return false
+  const status = fs.readFileSync('/proc/self/status', 'latin1')
+  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(status) ?? []
+  return effective !== undefined && (BigInt(`0x${effective}`) & CAP_DAC_OVERRIDE) === 0n
 }
 
 /** Makes a folder that only its owner can enter, and those above it that are missing. The folder that was there says whose they are. */

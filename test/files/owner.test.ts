@@ -1,5 +1,16 @@
-import { chownSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { execFile, spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FileAudit } from '../../src/audit/file-audit.ts'
 import { replaceFile } from '../../src/files/replace-file.ts'
@@ -23,6 +34,11 @@ function lostIn(folder: string): string[] {
     const { uid, gid } = statSync(join(folder, name))
     return uid !== OTHERS.uid || gid !== OTHERS.gid
   })
+}
+
+/** Of util-linux. It starts a root that has lost some of its power. */
+function hasSetpriv(): boolean {
+  return spawnSync('setpriv', ['--version']).status === 0
 }
 
 const ENTRY = { id: 'audit_1', action: 'a', target: 't', name: 'n', before: null, after: null }
@@ -72,6 +88,32 @@ describe.skipIf(process.getuid?.() !== 0)('what root writes', () => {
     for (const path of [outside, missing]) expect(statSync(path).uid).toBe(0)
     expect(statSync(missing).mode & 0o777).toBe(0o600)
     expect(lostIn(folder)).toEqual(['audit.jsonl'])
+  })
+
+  it.skipIf(!hasSetpriv())('stays its own where it may not do what it wants with the files of others', async () => {
+    const folder = folderOfOthers()
+    chmodSync(folder, 0o777)
+    const owner = import.meta.resolve('../../src/files/owner.ts')
+    const replace = import.meta.resolve('../../src/files/replace-file.ts')
+    const script = `
+      import { readFileSync } from 'node:fs'
+      import { makeFolder } from ${JSON.stringify(owner)}
+      import { replaceFile } from ${JSON.stringify(replace)}
+      makeFolder('store/deep')
+      for (const file of ['file', 'store/deep/file']) {
+        replaceFile(file, 'text')
+        console.log(readFileSync(file, 'utf8'))
+      }`
+    const kept = [
+      '--bounding-set',
+      '-dac_override,-dac_read_search',
+      process.execPath,
+      '--input-type=module',
+      '-e',
+      script,
+    ]
+    const { stdout, stderr } = await promisify(execFile)('setpriv', kept, { cwd: folder })
+    expect({ stdout, stderr }).toEqual({ stdout: 'text\ntext\n', stderr: '' })
   })
 
   it('makes no folder anew that is there already', async () => {
