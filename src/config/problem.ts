@@ -101,8 +101,8 @@ export function mayHoldSecret(key: string): boolean {
   return key.includes(':') || key.length > MOST_SHOWN
 }
 
-/** No name of ours is as long; those that people choose may be, and are told by line and column. */
-const MOST_SHOWN = 40
+/** No name of ours is as long, and secrets of 40 characters are usual. Names that people choose may be longer, and are told by line and column. */
+const MOST_SHOWN = 30
 
 function lacksSpace(key: string, known: readonly string[] = []): string {
   const name = known.find((one) => key.startsWith(`${one}:`))

@@ -668,7 +668,7 @@ describe('a key that may be a secret', () => {
   it.each([
     ['behind a known key', VALID.replace(/value: "[^"]*"/, `value:${SECRET}`), 'a space is missing behind "value:"'],
     ['behind another key', `${VALID}    nope: 1\nclients: { key:${SECRET} }`, 'a space is missing behind its ":"'],
-    ['without a key', VALID.replace(/value: "[^"]*"/, 'topsecret'.repeat(5)), 'it has more than 40 characters'],
+    ['without a key', VALID.replace(/value: "[^"]*"/, `ghp_${'topsecret'.repeat(4)}`), 'more than 30 characters'],
     ['as a name', `upstreams: { url:${SECRET} }`, 'a space is missing behind its ":"'],
     [
       'of anything',
