@@ -1,7 +1,7 @@
 import { isSame } from '../schema/difference.ts'
 import { EVERY_CALL } from '../schema/limits.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
-import { isLocalhost } from '../net/address.ts'
+import { bareHost, isLocalhost } from '../net/address.ts'
 import { Disguises } from '../answers/disguise.ts'
 import { presets } from '../config/presets/index.ts'
 import type { LookupFunction } from 'node:net'
@@ -136,7 +136,8 @@ export function* snapshotInSteps(
     const before = previous?.upstreams.get(name)
     const upstream = yield* buildUpstream(name, upstreamConfig, access, { services, before, takeOvers })
     upstreams.set(name, upstream)
-    for (const host of upstreamConfig.hosts) hosts.set(normalHost(host), upstream)
+    // A Host field is looked up as it is written: an IPv6 address that is not in its shortest form there is found as configured.
+    for (const host of upstreamConfig.hosts) hosts.set(normalHost(host), upstream).set(bareHost(host), upstream)
   }
   const issuers = issuersOf(config, services, previous)
   const keyHeaders = new Set<string>()

@@ -17,7 +17,7 @@ async function setUp(server: object = {}) {
   ) as { upstreams: Record<string, object> }
   config.upstreams['tickets'] = {
     url: tickets.url,
-    hosts: ['Tickets.Internal', '[2001:db8::7]', 'dotted.internal.', 'bücher.internal'],
+    hosts: ['Tickets.Internal', '[2001:DB8:0::7]', 'dotted.internal.', 'bücher.internal'],
     accounts: { main: { credential: { header: 'authorization', value: 'Bearer of-tickets' } } },
     limits: {},
   }
@@ -156,3 +156,12 @@ it('is the gateway’s own where it is the IPv6 address at which the gateway was
 it('is an error of the configuration that a name is the gateway’s and an upstream’s', async () => {
   await expect(setUp({ hosts: ['TICKETS.internal'] })).rejects.toThrow(/server.hosts.*belongs to upstream "tickets"/s)
 })
+
+it.each(['[2001:db8::7]', '[2001:DB8:0::7]:8080', 'Tickets.internal.'])(
+  'finds the upstream of a Host field in its shortest form, and as it is configured: %s',
+  async (host) => {
+    const { gateway, tickets } = await setUp()
+    expect((await call(gateway.url, '/x', { headers: { host } })).status).toBe(200)
+    expect(tickets.seen.map(({ url }) => url)).toEqual(['/x'])
+  },
+)
