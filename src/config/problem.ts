@@ -32,9 +32,14 @@ export type SchemaError = ReturnType<typeof Value.Errors>[number]
 
 /**
  * Turns an error of the schema library into a problem for people: which key, what is expected, and what was perhaps
- * meant.
+ * meant. Advice about YAML is left out where the text was JSON. Longer than a screen, because it is the table of all kinds of errors.
  */
-export function explain(error: SchemaError, config: unknown, root: object = ConfigSchema): Problem[] {
+export function explain(
+  error: SchemaError,
+  config: unknown,
+  root: object = ConfigSchema,
+  written: 'yaml' | 'json' = 'yaml',
+): Problem[] {
   // This is the error of one alternative. The union reports its own, with what it expects.
   if (/\/anyOf\/\d+/.test(error.schemaPath)) return []
   const path = parsePointer(error.instancePath)
@@ -44,7 +49,7 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
       const known = Object.keys(schema?.['properties'] ?? {})
       return error.params.additionalProperties.map((key) => ({
         path: [...path, key],
-        message: mayHoldSecret(key) ? lacksSpace(key, known) : `unknown key "${key}"${didYouMean(key, known)}`,
+        message: mayHoldSecret(key) ? lacksSpace(key, written, known) : `unknown key "${key}"${didYouMean(key, known)}`,
       }))
     }
     case 'required':
@@ -56,7 +61,9 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
       const names = schema?.['propertyNames'] as Record<string, unknown>
       return error.params.propertyNames.map((key) => ({
         path: [...path, key],
-        message: mayHoldSecret(key) ? lacksSpace(key) : `"${key}" is no valid name: it ${expectation(names, error)}`,
+        message: mayHoldSecret(key)
+          ? lacksSpace(key, written)
+          : `"${key}" is no valid name: it ${expectation(names, error)}`,
       }))
     }
     case 'enum': {
@@ -77,7 +84,8 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
     case 'not':
       return [] // follows from an unknown key, which is reported itself
     case 'anyOf': {
-      const meant = explainMeant(schema?.['anyOf'] as readonly object[], Value.Pointer.Get(config, error.instancePath))
+      const given = Value.Pointer.Get(config, error.instancePath)
+      const meant = explainMeant(schema?.['anyOf'] as readonly object[], given, written)
       if (meant.length > 0) return meant.map(({ path: within, message }) => ({ path: [...path, ...within], message }))
       return [{ path, message: expectation(schema, error) }]
     }
@@ -90,8 +98,9 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
     default: {
       const given = Value.Pointer.Get(config, error.instancePath)
       const key = String(path.at(-1))
-      if (given === null && key.includes(':')) return [{ path, message: lacksSpace(key) }]
-      return [{ path, message: `${expectation(schema, error)}${quotesFor(error, schema, given)}` }]
+      if (given === null && key.includes(':')) return [{ path, message: lacksSpace(key, written) }]
+      const advice = written === 'yaml' ? quotesFor(error, schema, given) : ''
+      return [{ path, message: `${expectation(schema, error)}${advice}` }]
     }
   }
 }
@@ -104,7 +113,8 @@ export function mayHoldSecret(key: string): boolean {
 /** No name of ours is as long, and secrets of 40 characters are usual. Names that people choose may be longer, and are told by line and column. */
 const MOST_SHOWN = 30
 
-function lacksSpace(key: string, known: readonly string[] = []): string {
+function lacksSpace(key: string, written: 'yaml' | 'json', known: readonly string[] = []): string {
+  if (written === 'json') return `unknown key, not shown because it may hold a secret${didYouMean('', known)}`
   const name = known.find((one) => key.startsWith(`${one}:`))
   if (name !== undefined) return `unknown key, not shown: a space is missing behind "${name}:"`
   const why = key.includes(':') ? 'a space is missing behind its ":"' : `it has more than ${MOST_SHOWN} characters`
@@ -112,14 +122,14 @@ function lacksSpace(key: string, known: readonly string[] = []): string {
 }
 
 /** What is wrong with a mapping that has the most keys of one of the alternatives, which is the one that was meant; empty if none was. */
-function explainMeant(alternatives: readonly object[], given: unknown): Problem[] {
+function explainMeant(alternatives: readonly object[], given: unknown, written: 'yaml' | 'json'): Problem[] {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) return []
   const keys = Object.keys(given)
   const known = alternatives.map((one) => keys.filter((key) => Object.hasOwn(propertiesOf(one), key)).length)
   const most = Math.max(...known)
   const [meant, another] = alternatives.filter((_, i) => known[i] === most)
   if (most === 0 || meant === undefined || another !== undefined) return []
-  return [...Value.Errors(meant, given)].flatMap((error) => explain(error, given, meant))
+  return [...Value.Errors(meant, given)].flatMap((error) => explain(error, given, meant, written))
 }
 
 function propertiesOf(schema: { readonly properties?: object }): object {

@@ -11,7 +11,7 @@ export function readBody<Schema extends TSchema>(schema: Schema, body: unknown):
 }
 
 function problemsOf(schema: TSchema, value: unknown): Problem[] {
-  const problems = Value.Errors(schema, value).flatMap((error) => explain(error, value, schema))
+  const problems = Value.Errors(schema, value).flatMap((error) => explain(error, value, schema, 'json'))
   // Only the first problem of each place is told.
   return [...Map.groupBy(problems, ({ path }) => path.join('/')).values()].map(([first]) => first!)
 }

@@ -105,6 +105,19 @@ describe('a client of the admin API', () => {
     expect(made.json()).toMatchObject({ status: 409, code: 'NAME_TAKEN' })
   })
 
+  it('that is wrong is answered without advice about YAML, as is all that JSON says', async () => {
+    const { gateway } = await setUp()
+    const errorsOf = async (path: string, body: object) => (await ask(gateway, 'POST', path, body)).json().errors
+    for (const group of [null, 5]) {
+      expect(await errorsOf('/upstreams/harness/breaker', { state: 'open', group })).toEqual([
+        { path: 'group', message: 'must be a text' },
+      ])
+    }
+    const [{ message }] = await errorsOf('/clients', { name: 'bot', 'share:topsecret': 1 })
+    expect(message).toMatch(/^unknown key, not shown because it may hold a secret/)
+    expect(message).not.toMatch(/space|topsecret/)
+  })
+
   it('has no share with which those of an account would be more than all of it', async () => {
     const { gateway } = await setUp()
     const make = (name: string, share: string) => ask(gateway, 'POST', '/clients', { name, share })
