@@ -5,7 +5,7 @@ import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import type { Case } from './case.ts'
 import { modelHost, simulate } from './simulation.ts'
-import { COMMAND_TIMEOUT_MS, Connection, Store } from './store.ts'
+import { COMMAND_TIMEOUT_MS, Connection, type ScriptHost, Store } from './store.ts'
 import { faultsOf } from './verdict.ts'
 import { Process, World } from './world.ts'
 
@@ -235,5 +235,56 @@ it.each(['rolling', 'calendar'] as const)(
     const [{ used }] = (await usage) as [LimitUsage]
     expect(used).toBeGreaterThanOrEqual(10)
     expect(used).toBeLessThanOrEqual(30)
+  },
+)
+
+it.each([
+  { limits: 1, kept: 1, what: 'the question whether it is there' },
+  { limits: 401, kept: 2, what: 'the first of two calls that tell of so many limits' },
+])(
+  'what was charged while Redis was away counts, though a replica takes over that has only $what',
+  async ({ limits, kept }) => {
+    const world = new World()
+    const process = new Process(world, 0)
+    const model = modelHost()
+    let calls = -Infinity
+    const host: ScriptHost = {
+      ...model,
+      run: (keys, args) => {
+        const reply = model.run(keys, args)
+        if (++calls === kept) void model.keep()
+        return reply
+      },
+    }
+    const store = new Store(world, seededRandom(3), host, { leastMs: 1, meanMs: 0.3 })
+    const runner = new Connection(store, process, () => undefined)
+    const { clock } = process
+    const ledger = new RedisLedger({ runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS })
+    const chargeSets = Array.from({ length: limits }, (_, i) =>
+      chargeSetOf('any/main', [{ limit: limitOf({ id: `${i}`, class: 'any', requests: 40, windowMs: 60_000 }) }]),
+    )
+    const charged = async (wanted: number): Promise<number[]> => {
+      const grants = Promise.all(chargeSets.map(async (chargeSet) => ledger.charge(chargeSet, wanted)))
+      await world.runUntil(world.now + 1_000)
+      for (const grant of await grants) for (let n = 0; n < grant.granted; n++) ledger.commit(grant)
+      return (await grants).map(({ granted }) => granted)
+    }
+    const fail = (downMs: number): void => store.fail({ downMs, isSilent: false, contents: 'kept' })
+
+    const before = await charged(4)
+    await model.keep()
+    fail(8_000)
+    await world.runUntil(world.now + 1_200)
+    const meanwhile = await charged(5)
+    calls = 0
+    while (calls <= kept) await world.runUntil(world.now + 10)
+    await world.runUntil(world.now + 10)
+    fail(100)
+    await world.runUntil(world.now + 3_000)
+    expect(ledger.isDegraded).toBe(false)
+    const usage = Promise.all(chargeSets.map((chargeSet) => ledger.usage(chargeSet)))
+    await world.runUntil(world.now + 1_000)
+    expect([...before, ...meanwhile]).toEqual([...chargeSets.map(() => 4), ...chargeSets.map(() => 5)])
+    for (const [one] of await usage) expect(one!.used).toBeGreaterThanOrEqual(9)
   },
 )

@@ -13,14 +13,18 @@ export class CallNumbers {
   #answered = 0
   /** How many calls Redis remembered when it first answered with a wrong number. */
   #remembered: number | undefined
-  /** Redis's times of answers, oldest first, and their numbers. Each account has hundreds: as objects they would take four times the room. */
+  /**
+   * Redis's times of answers at which it had everything, oldest first, and their numbers. Each account has hundreds: as objects they
+   * would take four times the room.
+   */
   readonly #times: number[] = []
   readonly #numbers: number[] = []
   #thinnedTo = 0
 
-  /** Redis answered the call of that number at its time `at`. */
-  note(number: number, at: number): void {
+  /** Redis answered the call of that number at its time `at`. `hasAll`: it has been told everything until then. */
+  note(number: number, at: number, hasAll: boolean): void {
     this.#answered = Math.max(this.#answered, number)
+    if (!hasAll) return
     const last = this.#times.at(-1)
     if (last !== undefined && at - last < NOTE_EVERY_MS) return
     this.#times.push(at)

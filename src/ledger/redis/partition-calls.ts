@@ -143,7 +143,9 @@ export class PartitionCalls {
     this.#isUsed = true
     this.#shared.register.note(state.name)
     if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
-    state.numbers.note(number, micros / 1_000)
+    // Until Redis has been told all that it lacks, an answer says nothing of what it has: it may still lose what it is told next.
+    const hasAll = state.mode === 'shared' && additions.length === 0
+    state.numbers.note(number, micros / 1_000, hasAll)
     state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
   }
