@@ -288,3 +288,42 @@ it.each([
     for (const [one] of await usage) expect(one!.used).toBeGreaterThanOrEqual(9)
   },
 )
+
+it('a charge that is held is granted when the same Redis is found again, though a tick asks it at that moment', async () => {
+  const world = new World()
+  const process = new Process(world, 0)
+  // The connection is made again after 239 ms, and Redis is found to be the same 40 ms later. A tick begins between these two.
+  const store = new Store(world, () => 0.95, modelHost(), { leastMs: 20, meanMs: 0 })
+  let find: (isSame: boolean) => void = () => undefined
+  class Found extends Connection {
+    onFound(listener: (isSame: boolean) => void): void {
+      find = listener
+    }
+  }
+  const runner = new Found(store, process, () => undefined)
+  const { clock } = process
+  const changes: string[] = []
+  const ledger = new RedisLedger({
+    runner,
+    clock,
+    gateway: 'a',
+    prefix: 'any',
+    answerWithinMs: 400,
+    onOutage: 'closed',
+    onChange: (_, mode) => changes.push(mode),
+  })
+  const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 10_000 })
+  const chargeSet = chargeSetOf('any/main', [{ limit }])
+  const first = Promise.resolve(ledger.charge(chargeSet, 1))
+  await world.runUntil(world.now + 3_000)
+  expect((await first).granted).toBe(1)
+  runner.drop()
+  await world.runUntil(world.now + 5)
+  const held = Promise.resolve(ledger.charge(chargeSet, 1)).catch((error: Error) => error)
+  while (!runner.isConnected) await world.runUntil(world.now + 1)
+  await world.runUntil(world.now + 40)
+  find(true)
+  await world.runUntil(world.now + 2_000)
+  expect(await held).toMatchObject({ granted: 1 })
+  expect(changes).toEqual(['leased', 'shared'])
+})

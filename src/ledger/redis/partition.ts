@@ -186,10 +186,13 @@ export class Partition {
     this.goOffline('disconnected')
   }
 
-  /** The connection is there again. Charges that are held should not wait for the next tick. */
+  /**
+   * The connection is there again. Charges that are held should not wait for the next tick. Without a timer a tick asks Redis already,
+   * and releases them: of two at a time, one would take the number that the other goes on with.
+   */
   onReconnect(isSame: boolean): void {
     this.#state.recognise(isSame)
-    if (this.#held.size > 0) this.#tickLater(0)
+    if (this.#held.size > 0 && this.#tickTimer !== undefined) this.#tickLater(0)
   }
 
   /** Redis has lost what it knew of this partition. */
