@@ -1,7 +1,7 @@
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
 import type { StoreConfig } from '../schema/schema.ts'
-import { OwnConnection } from '../redis/own-connection.ts'
+import { OwnConnection, StoreError } from '../redis/own-connection.ts'
 import type { Losses, LostRecords } from './losses.ts'
 import type { Records } from './records.ts'
 
@@ -71,7 +71,7 @@ export class RedisRecords<Item> implements Records<Item> {
       const revision = Math.max(now, (parse(before).revision ?? 0) + 1)
       const changed = change(itemOf(before) as Item | undefined)
       const after = JSON.stringify(changed === undefined ? { removed: true, revision } : { ...changed, revision })
-      if ((await this.#change(name, before, after)) === 1) return
+      if (await this.#change(name, before, after)) return
     }
   }
 
@@ -120,8 +120,16 @@ export class RedisRecords<Item> implements Records<Item> {
     return new Map(Object.entries(await this.#redis.ask((redis) => redis.hgetall(this.#key))))
   }
 
-  #change(name: string, before: string, after: string): Promise<unknown> {
-    return this.#redis.ask((redis) => redis.eval(CHANGE, 1, this.#key, name, before, after))
+  /**
+   * Returns whether it was done. If not, the field has changed meanwhile. Bytes that are no UTF-8, written by somebody else, are read
+   * as other ones, and so never compare equal: whoever tries again would do so for ever.
+   */
+  async #change(name: string, before: string, after: string): Promise<boolean> {
+    const key = this.#key
+    if ((await this.#redis.ask((redis) => redis.eval(CHANGE, 1, key, name, before, after))) === 1) return true
+    const now = await this.#redis.ask((redis) => redis.hget(key, name))
+    if ((now ?? '') !== before) return false
+    throw new StoreError(`can not change what is no UTF-8: remove the field ${name} of the hash ${key} (HDEL)`)
   }
 }
 

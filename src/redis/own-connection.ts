@@ -3,13 +3,13 @@ import type { Clock } from '../time/clock.ts'
 import { connectedInTime, connectedOrLate, connectRedis, type RedisPlace } from './connection.ts'
 import { troubleOf } from './trouble.ts'
 
-/** Redis refuses what it was asked, or does not answer. The message says why and what to do, without arguments, which may be secret. */
+/** Redis refuses what it was asked, does not answer, or has what can not be used. The message says why and what to do, without arguments, which may be secret. */
 export class StoreError extends Error {
   /** By this the admin API knows it, which knows nothing of Redis. */
   readonly code = 'STORE_UNAVAILABLE'
 
-  constructor(cause: unknown) {
-    super(`Redis ${troubleOf(cause)}`)
+  constructor(trouble: string) {
+    super(`Redis ${trouble}`)
   }
 }
 
@@ -42,7 +42,7 @@ export class OwnConnection {
       await connectedInTime(redis, this.#clock)
       return await question(redis)
     } catch (error) {
-      throw MISTAKES.some((kind) => error instanceof kind) ? error : new StoreError(error)
+      throw MISTAKES.some((kind) => error instanceof kind) ? error : new StoreError(troubleOf(error))
     }
   }
 

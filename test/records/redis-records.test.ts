@@ -193,6 +193,22 @@ describe('records that Redis has lost', () => {
     expect(await read()).toEqual({ a: a2 })
   })
 
+  it('and whose fields are no UTF-8 since, are told of, and put back when these are removed', async () => {
+    const { open, redis, key } = setUp()
+    const { records, read, losses } = open()
+    await records.change('a', () => a2)
+    await read()
+    const older = Buffer.from(JSON.stringify({ ...a1, text: '?', revision: 1 }))
+    older[older.indexOf('?')] = 0xff
+    await redis.hset(key, 'a', older)
+    const wrong = `Redis can not change what is no UTF-8: remove the field a of the hash ${key} (HDEL)`
+    for (let i = 0; i < 2; i++) await expect(read()).rejects.toThrow(wrong)
+    await expect(open().records.change('a', () => a2)).rejects.toThrow(wrong)
+    expect(losses.text).toContain(`1 of its clients, can not be put back: ${wrong}`)
+    await redis.hdel(key, 'a')
+    expect(await read()).toEqual({ a: a2 })
+  })
+
   it('and that were removed by an older version, whose names have an empty text, are not there', async () => {
     const { open, redis, key } = setUp()
     const { read } = open()
