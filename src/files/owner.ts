@@ -38,10 +38,15 @@ export function give(made: number | string, owner: Owner | undefined): void {
 
 const CAP_DAC_OVERRIDE = 1n << 1n
 
-/** Only Linux takes from root what makes it root (capabilities(7)), and tells of it there. */
+/** Only Linux takes from root what makes it root (capabilities(7)), and tells of it there. Where nothing can be read, it is not known. */
 function isKeptOut(): boolean {
   if (process.platform !== 'linux') return false
-  const status = fs.readFileSync('/proc/self/status', 'latin1')
+  let status = ''
+  try {
+    status = fs.readFileSync('/proc/self/status', 'latin1')
+  } catch {
+    return false
+  }
   const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(status) ?? []
   return effective !== undefined && (BigInt(`0x${effective}`) & CAP_DAC_OVERRIDE) === 0n
 }

@@ -177,8 +177,9 @@ function checkShare(
   })
 }
 
-/** Whether a client has at most the share that it had, of the same accounts. */
+/** Whether a client has at most the share that it had, of the same accounts. Another version may have stored what this one does not understand. */
 function takesNoMore(scope: object, before: object): boolean {
+  if (!Value.Check(ClientScopeSchema, before)) return false
   const [now, was] = [scope, before].map((one) => Value.Decode(ClientScopeSchema, one)) as [ClientScope, ClientScope]
   const isOfSame = isSame([now.accounts, now.upstreams], [was.accounts, was.upstreams])
   return isOfSame && (now.share ?? 0) <= (was.share ?? 0)

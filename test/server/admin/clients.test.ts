@@ -443,6 +443,20 @@ describe('the clients of the admin API', () => {
   })
 })
 
+it('a client that another version stored, and this one does not understand, can be mended', async () => {
+  const dir = newFolder()
+  const { gateway, config } = await setUp({ store: { dir } })
+  expect((await ask(gateway, 'POST', '/clients', { name: 'bot', priority: 'batch' })).status).toBe(201)
+  await gateway.stop()
+  const file = join(dir, 'clients.json')
+  const text = readFileSync(file, 'utf8')
+  expect(text).toContain('"batch"')
+  writeFileSync(file, text.replace('"batch"', '"urgent"'))
+  const next = await startGateway(config)
+  const mended = await ask(next, 'PATCH', '/clients/bot', { priority: 'normal' })
+  expect([mended.status, mended.json().priority]).toEqual([200, 'normal'])
+})
+
 it('nobody calls without a key while it is not known whether there are clients, and it is known as soon as they can be read', async () => {
   const dir = newFolder()
   const upstream = await startUpstream()
