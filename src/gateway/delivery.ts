@@ -173,7 +173,7 @@ class Delivery implements BodyReceiver {
 
   /**
    * Stops reading until the client has taken what was written; for as long as it may be idle. What it takes meanwhile out of the buffer
-   * of the system does not show: measured, 1.6 MB between two drains, without a change of what Node knows of the socket.
+   * of the system does not show: between two drains nothing changes in what Node knows of the socket.
    */
   #awaitClient(): void {
     const { response, clock } = this.#call

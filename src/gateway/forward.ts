@@ -115,7 +115,7 @@ async function send(
     const admission = entry instanceof Promise ? await entry : entry
     if (admission.kind !== 'admitted') return admission
     const first = new Attempt(call, plan.target, admission.permit)
-    // Not `using`, which would cost each call 0.4 µs.
+    // Not `using`, which V8 runs much more slowly.
     const attempt = hedgedIfLate(first, call, plan, env, observer)
     try {
       // A token may have ended while the call waited for its turn. If there is no other soon, the turn is given back.

@@ -3,7 +3,7 @@ const PLACES_KEPT = 64
 
 /**
  * What is known of the names of fields, by their place in a head. Heads that come one after the other mostly have the same names in
- * the same places, and to compare two names costs a third of looking one up.
+ * the same places, and to compare two names costs less than to look one up.
  */
 export class NamesByPlace<Known> {
   readonly #latest: { readonly name: string; readonly known: Known }[] = []

@@ -291,7 +291,7 @@ export function aboutRoute({ pattern, countedAs, charges, retry }: Route): NonNu
 
 const ROUTE_TEXTS = new WeakMap<Route, string>()
 
-/** The same as JSON. It is the same for each call of the route, and making it is a third of the cost of a story. */
+/** The same as JSON. It is the same for each call of the route, so it is made once. */
 export function routeTextOf(route: Route): string {
   let text = ROUTE_TEXTS.get(route)
   if (text === undefined) ROUTE_TEXTS.set(route, (text = JSON.stringify(aboutRoute(route))))

@@ -51,7 +51,7 @@ export type Random = () => number
  * day wrong at once (1973), and not only on a machine whose clock was set.
  */
 const BASE_MS = 1e11
-/** The wall clock is looked at so often, in time that the machine is awake: to read it each time would double the cost of `now`. */
+/** The wall clock is looked at so often, in time that the machine is awake: to read it costs as much as the rest of `now`. */
 const LOOK_MS = 1
 /** A suspend is longer than this. The uptime has a resolution of 10 ms, and the wall clock one of 1 ms. */
 const SUSPEND_MS = 500

@@ -4,7 +4,7 @@ import { NamesByPlace } from '../http/names-by-place.ts'
 const lowerCase = new NamesByPlace((name) => name.toLowerCase())
 
 /**
- * The fields of a response: what undici makes of names and values in turn, at half the cost. Nearly always all of them lie in one
+ * The fields of a response: what undici makes of names and values in turn, at less cost. Nearly always all of them lie in one
  * piece of memory. That becomes one text, of which each of them is a part.
  */
 export function readFields(raw: readonly Buffer[]): Fields {

@@ -1,7 +1,8 @@
 import { expect, it } from 'vitest'
 import { chargeSetOf, type LimitUsage } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
-import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
+import { RedisLedger, type RedisLedgerOptions } from '../../src/ledger/redis/redis-ledger.ts'
+import type { Random } from '../../src/time/clock.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import type { Case } from './case.ts'
 import { modelHost, simulate } from './simulation.ts'
@@ -42,6 +43,32 @@ function caseOfWindow(windowMs: number, gateways: number): Case {
   }
 }
 
+interface OneGateway extends Partial<RedisLedgerOptions> {
+  readonly random?: Random
+  readonly host?: ScriptHost
+  readonly network?: ConstructorParameters<typeof Store>[3]
+  readonly Kept?: typeof Store
+  readonly Connected?: typeof Connection
+}
+
+/** One gateway and its Redis, in simulated time. */
+function oneGateway({
+  random = seededRandom(3),
+  host = modelHost(),
+  network = { leastMs: 1, meanMs: 0.3 },
+  Kept = Store,
+  Connected = Connection,
+  ...options
+}: OneGateway = {}) {
+  const world = new World()
+  const process = new Process(world, 0)
+  const store = new Kept(world, random, host, network)
+  const runner = new Connected(store, process, () => undefined)
+  const { clock } = process
+  const usual = { runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS }
+  return { world, store, runner, ledger: new RedisLedger({ ...usual, ...options }) }
+}
+
 it.each([
   [100, 1],
   [500, 1],
@@ -71,18 +98,8 @@ it.each([1_000, 5_000, 20_000])('calls that wait go on when Redis is back, with 
 })
 
 it('some slow answers are no outage that is told, however often there are, but a second without any is', async () => {
-  const world = new World()
-  const process = new Process(world, 0)
-  const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
-  const runner = new Connection(store, process, () => undefined)
-  const { clock } = process
   const told: string[] = []
-  const ledger = new RedisLedger({
-    runner,
-    clock,
-    gateway: 'a',
-    prefix: 'any',
-    answerWithinMs: COMMAND_TIMEOUT_MS,
+  const { world, store, ledger } = oneGateway({
     onAway: (trouble) => told.push(trouble),
     onBack: () => told.push('back'),
   })
@@ -107,11 +124,7 @@ it.each([100, 250, 600])('a gateway returns to a Redis whose answers take twice 
       return oneWayMs
     }
   }
-  const world = new World()
-  const process = new Process(world, 0)
-  const store = new FarStore(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0 })
-  const runner = new Connection(store, process, () => undefined)
-  const ledger = new RedisLedger({ runner, clock: process.clock, gateway: 'a', prefix: 'any', answerWithinMs: 2_000 })
+  const { world, runner, ledger } = oneGateway({ Kept: FarStore, answerWithinMs: 2_000 })
   const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 10_000 })
   const first = Promise.resolve(ledger.charge(chargeSetOf('any/main', [{ limit }]), 1))
   await world.runUntil(world.now + 5_000)
@@ -127,12 +140,7 @@ it.each([100, 250, 600])('a gateway returns to a Redis whose answers take twice 
 it.each(['rolling', 'concurrent'] as const)(
   'the lease lets through calls that were on their way when Redis went away, of a limit that is %s',
   async (kind) => {
-    const world = new World()
-    const process = new Process(world, 0)
-    const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
-    const runner = new Connection(store, process, () => undefined)
-    const { clock } = process
-    const ledger = new RedisLedger({ runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS })
+    const { world, store, ledger } = oneGateway()
     const limit = limitOf({ id: 'only', class: 'any', kind, requests: 40, windowMs: 10_000 })
     const chargeSet = chargeSetOf('any/main', [{ limit }])
     const first = Promise.resolve(ledger.charge(chargeSet, 1))
@@ -150,13 +158,7 @@ it.each(['rolling', 'concurrent'] as const)(
 it.each(['lease', 'closed'] as const)(
   'a charge that is held is made in Redis once that answers, and waits for nothing else, with onOutage: %s',
   async (onOutage) => {
-    const world = new World()
-    const process = new Process(world, 0)
-    const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 20, meanMs: 0.01 })
-    const runner = new Connection(store, process, () => undefined)
-    const { clock } = process
-    const options = { gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS, onOutage }
-    const ledger = new RedisLedger({ runner, clock, ...options })
+    const { world, store, ledger } = oneGateway({ network: { leastMs: 20, meanMs: 0.01 }, onOutage })
     const chargeSet = (id: string) =>
       chargeSetOf('any/main', [{ limit: limitOf({ id, class: 'any', requests: 40, windowMs: 10_000 }) }])
     const first = Promise.resolve(ledger.charge(chargeSet('known'), 1))
@@ -175,18 +177,13 @@ it.each(['lease', 'closed'] as const)(
 )
 
 it('usage is said to be that of this gateway only where Redis could not be asked, and not of what other shards count', async () => {
-  const world = new World()
-  const process = new Process(world, 0)
-  const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
   let isLost = false
   class Shards extends Connection {
     override run(...call: Parameters<Connection['run']>): ReturnType<Connection['run']> {
       return isLost && call[0][0]!.includes('any/lost') ? Promise.reject(new Error('no shard')) : super.run(...call)
     }
   }
-  const runner = new Shards(store, process, () => undefined)
-  const options = { gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS }
-  const ledger = new RedisLedger({ runner, clock: process.clock, ...options })
+  const { world, ledger } = oneGateway({ Connected: Shards })
   const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 60_000 })
   const [lost, other] = ['any/lost', 'any/other'].map((name) => chargeSetOf(name, [{ limit }]))
   const usage = async (): Promise<(readonly LimitUsage[])[]> => {
@@ -213,12 +210,7 @@ it('usage is said to be that of this gateway only where Redis could not be asked
 it.each(['rolling', 'calendar'] as const)(
   'calls that are in flight while Redis is away are not counted once more for each renewal, of a limit that is %s',
   async (kind) => {
-    const world = new World()
-    const process = new Process(world, 0)
-    const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
-    const runner = new Connection(store, process, () => undefined)
-    const { clock } = process
-    const ledger = new RedisLedger({ runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS })
+    const { world, store, ledger } = oneGateway()
     const limit = limitOf({ id: 'only', class: 'any', kind, requests: 1_000, windowMs: 86_400_000 })
     const chargeSet = chargeSetOf('any/main', [{ limit }])
     const charged = Promise.resolve(ledger.charge(chargeSet, 10))
@@ -244,8 +236,6 @@ it.each([
 ])(
   'what was charged while Redis was away counts, though a replica takes over that has only $what',
   async ({ limits, kept }) => {
-    const world = new World()
-    const process = new Process(world, 0)
     const model = modelHost()
     let calls = -Infinity
     const host: ScriptHost = {
@@ -256,10 +246,7 @@ it.each([
         return reply
       },
     }
-    const store = new Store(world, seededRandom(3), host, { leastMs: 1, meanMs: 0.3 })
-    const runner = new Connection(store, process, () => undefined)
-    const { clock } = process
-    const ledger = new RedisLedger({ runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS })
+    const { world, store, ledger } = oneGateway({ host })
     const chargeSets = Array.from({ length: limits }, (_, i) =>
       chargeSetOf('any/main', [{ limit: limitOf({ id: `${i}`, class: 'any', requests: 40, windowMs: 60_000 }) }]),
     )
@@ -290,24 +277,18 @@ it.each([
 )
 
 it('a charge that is held is granted when the same Redis is found again, though a tick asks it at that moment', async () => {
-  const world = new World()
-  const process = new Process(world, 0)
-  // The connection is made again after 239 ms, and Redis is found to be the same 40 ms later. A tick begins between these two.
-  const store = new Store(world, () => 0.95, modelHost(), { leastMs: 20, meanMs: 0 })
   let find: (isSame: boolean) => void = () => undefined
   class Found extends Connection {
     onFound(listener: (isSame: boolean) => void): void {
       find = listener
     }
   }
-  const runner = new Found(store, process, () => undefined)
-  const { clock } = process
   const changes: string[] = []
-  const ledger = new RedisLedger({
-    runner,
-    clock,
-    gateway: 'a',
-    prefix: 'any',
+  // The connection is made again after 239 ms, and Redis is found to be the same 40 ms later. A tick begins between these two.
+  const { world, runner, ledger } = oneGateway({
+    random: () => 0.95,
+    network: { leastMs: 20, meanMs: 0 },
+    Connected: Found,
     answerWithinMs: 400,
     onOutage: 'closed',
     onChange: (_, mode) => changes.push(mode),
