@@ -50,6 +50,7 @@ import { Claims } from '../webhooks/claims.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
 import { Webhooks } from '../webhooks/webhooks.ts'
 import { warmUp } from './warm-up.ts'
+import { UnderWay } from './under-way.ts'
 
 /** A process that is listening for clients. */
 export interface GatewayProcess {
@@ -297,12 +298,12 @@ export async function runWithoutAdmin(
       await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
     } finally {
       // A reload that is under way may still open what has to be closed.
-      await applying
+      await reloads.over()
       await started.disposeAsync()
     }
   }
   const stop = (): Promise<void> => (stopping ??= end())
-  let applying: Promise<unknown> = Promise.resolve()
+  const reloads = new UnderWay()
   const applyNow = async (found: FoundConfig): Promise<Reloaded> => {
     if (stopping !== undefined) return { result: 'rejected', problems: [STOPS] }
     const { config: next, changed, needRestart } = reloadable(found, live.current.config)
@@ -320,11 +321,7 @@ export async function runWithoutAdmin(
     await before.close()
     return { result: 'applied', changed, needRestart }
   }
-  const apply = (found: FoundConfig): Promise<Reloaded> => {
-    const applied = applyNow(found)
-    applying = Promise.allSettled([applying, applied])
-    return applied
-  }
+  const apply = (found: FoundConfig): Promise<Reloaded> => reloads.add(applyNow(found))
   const setBreaker = ({ upstream, group, state }: BreakerOrder): boolean => {
     const breaker = live.current.upstreams.get(upstream)?.breakers.named(group)
     if (state === 'open') breaker?.hold()

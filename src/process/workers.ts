@@ -42,6 +42,7 @@ import {
   type ToWorker,
   WorkerLink,
 } from './worker-link.ts'
+import { UnderWay } from './under-way.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
 const REPLACE_AFTER_MS = 1_000
@@ -85,10 +86,10 @@ export async function runWorkers(
   let inForce = config
   const common = new CommonConfig(text)
   let secrets = await followBesideWorkers(config, managed)
-  let applying: Promise<unknown> = Promise.resolve()
+  const reloads = new UnderWay()
   parts.defer(async () => {
     // A reload that is under way opens others.
-    await applying
+    await reloads.over()
     await secrets.disposeAsync()
   })
   const name = instanceName(config.log.instance)
@@ -177,11 +178,7 @@ export async function runWorkers(
     await before.disposeAsync()
     return { result: 'applied', changed, needRestart }
   }
-  const apply = (found: FoundConfig): Promise<Reloaded> => {
-    const applied = applyNow(found)
-    applying = Promise.allSettled([applying, applied])
-    return applied
-  }
+  const apply = (found: FoundConfig): Promise<Reloaded> => reloads.add(applyNow(found))
   const status: Status = {
     async *metrics() {
       const known = (await askEach<GaugeValues[]>('metrics')).filter((gauges) => gauges !== undefined)
