@@ -25,7 +25,7 @@ export function outgoingRequest(
   const dropped = droppedNames(call, account)
   const headers = requestHeaders(request.rawHeaders, {
     host: target.host,
-    clientAddress: request.socket.remoteAddress,
+    peerAddress: request.socket.remoteAddress,
     isSecure: 'encrypted' in request.socket,
     correlationId: call.id,
     droppedNames: conditions === undefined ? dropped : dropped.union(CONDITIONS),

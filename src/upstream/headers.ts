@@ -35,8 +35,8 @@ export const CLIENT_FIELDS: readonly string[] = [
 ].flatMap((names) => names.split(' '))
 
 /**
- * Names of fields by which an upstream may tell who asks, or whose data is meant; or that ask for another method. A name that is
- * here though its field does neither costs hits of the cache. One that is missing gives the data of one to another.
+ * Names of request fields that may decide whose data is answered, or which method is run. If a name is missing, the cache may give one
+ * client's data to another. A name too many only costs hits of the cache.
  */
 const IDENTIFYING = new RegExp(
   [
@@ -49,8 +49,13 @@ const IDENTIFYING = new RegExp(
 )
 
 /**
- * How a proxy treats a field of a request. `call`: it goes upstream. `made`: the gateway writes it anew. `own`: it is for the
- * gateway. `cookie`: it goes without the gateway's cookies. `tags`: it goes with the vendor's own entity tags. `trace` and `client`: it goes only if `forward` says so.
+ * How a proxy treats a field of a request:
+ * - `call`: it goes upstream.
+ * - `made`: it is dropped, since it is about the client's connection. The gateway or its transport may write its own.
+ * - `own`: it is dropped, since it is meant for the gateway.
+ * - `cookie`: it goes without the gateway's cookies.
+ * - `tags`: it goes with the vendor's own entity tags.
+ * - `trace` and `client`: it goes only if `forward` says so.
  */
 type FieldKind = 'call' | 'made' | 'own' | 'cookie' | 'tags' | 'trace' | 'client'
 
@@ -67,8 +72,8 @@ function isAmong(lower: string, fields: readonly string[]): boolean {
   return fields.some((field) => (field.endsWith('-') ? lower.startsWith(field) : lower === field))
 }
 
-/** Fields of a response that end at the gateway, or that it replaces by its own. */
-const RESPONSE_FIELDS = new Set([...HOP_BY_HOP, 'x-correlation-id', 'via'])
+/** Fields of a response that are dropped. The gateway writes its own X-Correlation-Id and Via. */
+const DROPPED_FROM_RESPONSES = new Set([...HOP_BY_HOP, 'x-correlation-id', 'via'])
 const QUOTA_FIELDS = new Set(
   'x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset ratelimit ratelimit-policy'.split(' '),
 )
@@ -79,11 +84,12 @@ const VIA = '1.1 sluice'
 export interface Hop {
   /** The Host that the client sent. */
   readonly host: string | undefined
-  readonly clientAddress: string | undefined
+  /** The address at the other end of the connection, which may be that of a proxy; undefined once it is closed. */
+  readonly peerAddress: string | undefined
   /** Whether the client's connection has TLS. */
   readonly isSecure: boolean
   readonly correlationId: string
-  /** Lower-case names of further fields that a client must not send: those of keys and accounts. */
+  /** Lower-case names of further fields that are dropped: those that carry keys or accounts. */
   readonly droppedNames: ReadonlySet<string>
   /** Which fields about the client's own systems may go to the vendor. */
   readonly forward: readonly Forward[]
@@ -106,8 +112,8 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
   const isTraced = hop.forward.includes('trace')
   const isClientKnown = hop.forward.includes('client')
   const own = isTraced ? hop.trace : undefined
-  let via = VIA
-  let forwardedFor = hop.clientAddress
+  let via: string | undefined
+  let forwardedFor: string | undefined
   let forwardedHost = hop.host
   let forwardedProto = hop.isSecure ? 'https' : 'http'
   for (let i = 0; i < raw.length; i += 2) {
@@ -115,9 +121,8 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
     const value = raw[i + 1]!
     const { lower, kind } = sentFields.at(i / 2, name)
     if (kind === 'made') {
-      if (lower === 'via') via = `${isClientKnown ? value : withoutHosts(value)}, ${via}`
-      else if (lower === 'x-forwarded-for')
-        forwardedFor = forwardedFor === undefined ? value : `${value}, ${forwardedFor}`
+      if (lower === 'via') via = followedBy(via, isClientKnown ? value : withoutHosts(value))
+      else if (lower === 'x-forwarded-for') forwardedFor = followedBy(forwardedFor, value)
       else if (lower === 'x-forwarded-host') forwardedHost = value
       else if (lower === 'x-forwarded-proto') forwardedProto = value
       continue
@@ -132,16 +137,23 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
     }
     headers.push(name, kind === 'tags' ? asSent(value) : value)
   }
-  headers.push('X-Correlation-Id', hop.correlationId, 'Via', via)
+  headers.push('X-Correlation-Id', hop.correlationId, 'Via', followedBy(via, VIA))
   if (own !== undefined) {
     headers.push('traceparent', own.traceparent)
     if (own.tracestate !== undefined) headers.push('tracestate', own.tracestate)
   }
   if (!isClientKnown) return headers
   headers.push('X-Forwarded-Proto', forwardedProto)
+  const { peerAddress } = hop
+  if (peerAddress !== undefined) forwardedFor = followedBy(forwardedFor, peerAddress)
   if (forwardedFor !== undefined) headers.push('X-Forwarded-For', forwardedFor)
   if (forwardedHost !== undefined) headers.push('X-Forwarded-Host', forwardedHost)
   return headers
+}
+
+/** A list field with one more value at its end. The first of a chain of proxies stands first (RFC 9110 §5.3, §7.6.3). */
+function followedBy(list: string | undefined, value: string): string {
+  return list === undefined || list === '' ? value : `${list}, ${value}`
 }
 
 /**
@@ -157,15 +169,15 @@ function withoutHosts(via: string): string {
 }
 
 /**
- * The fields of a response as they go to the client, names and values in turn, without the gateway's own. With `hasOwnQuota`
- * the upstream's fields about quotas are left out, since the gateway adds its own.
+ * The fields of a response as they go to the client, names and values in turn. An upstream's fields `x-sluice-` are dropped: only the
+ * gateway may write those. With `hasOwnQuota` the upstream's fields about quotas are dropped too, since the gateway adds its own.
  */
 export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] {
   const headers: string[] = []
   const { connection, via } = fields
   const named = connection === undefined ? undefined : addTokens(undefined, joined(connection))
   for (const name in fields) {
-    if (RESPONSE_FIELDS.has(name) || name.startsWith(OWN_PREFIX)) continue
+    if (DROPPED_FROM_RESPONSES.has(name) || name.startsWith(OWN_PREFIX)) continue
     if (hasOwnQuota && QUOTA_FIELDS.has(name)) continue
     // An upstream that names Content-Length in Connection is not obeyed: the client could no longer tell where the body ends.
     if (named?.has(name) && name !== 'content-length') continue
@@ -173,7 +185,7 @@ export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] 
     if (typeof value === 'string') headers.push(name, value)
     else for (const one of value ?? []) headers.push(name, one)
   }
-  headers.push('Via', via === undefined ? VIA : `${joined(via)}, ${VIA}`)
+  headers.push('Via', followedBy(joined(via), VIA))
   return headers
 }
 
@@ -185,7 +197,7 @@ export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] 
 export function responseTrailers(fields: Fields, hasOwnQuota: boolean): [name: string, value: string][] {
   const trailers: [string, string][] = []
   for (const name in fields) {
-    if (RESPONSE_FIELDS.has(name) || name === 'content-length' || name.startsWith(OWN_PREFIX)) continue
+    if (DROPPED_FROM_RESPONSES.has(name) || name === 'content-length' || name.startsWith(OWN_PREFIX)) continue
     if (hasOwnQuota && QUOTA_FIELDS.has(name)) continue
     for (const value of [fields[name] ?? []].flat()) trailers.push([name, value])
   }
@@ -195,10 +207,11 @@ export function responseTrailers(fields: Fields, hasOwnQuota: boolean): [name: s
 interface RequestField {
   readonly lower: string
   readonly kind: FieldKind
+  /** Whether it may decide whose data is answered. */
   readonly isIdentifying: boolean
 }
 
-/** Looks a name up. Names are few and come again with every message, so that this is cheaper than to judge each of them. */
+/** What is known of the name of a field. Most messages have the same few names, so each is judged once. */
 export function fieldOf(name: string): RequestField {
   let field = fields.get(name)
   if (field === undefined) {
@@ -209,6 +222,7 @@ export function fieldOf(name: string): RequestField {
   return field
 }
 
+/** Clients choose the names, so only so many are kept. */
 const NAMES_KEPT = 1_000
 const fields = new Map<string, RequestField>()
 const sentFields = new NamesByPlace(fieldOf)

@@ -230,7 +230,7 @@ export function headerTarget(): Target {
     const raw = Object.entries(fields).flatMap(([name, value]) => [name, String(value)])
     const hop = {
       host: 'gateway',
-      clientAddress: '127.0.0.1',
+      peerAddress: '127.0.0.1',
       isSecure: false,
       correlationId: 'id',
       droppedNames: dropped,

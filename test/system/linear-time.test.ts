@@ -41,7 +41,7 @@ function tableOf(...paths: string[]): RouteTable {
 const claims = { headers: [], query: new Set(['account']), inPath: () => [] }
 const hop = {
   host: 'h',
-  clientAddress: '::1',
+  peerAddress: '::1',
   isSecure: false,
   correlationId: 'c',
   droppedNames: new Set<string>(),

@@ -3,7 +3,7 @@ import { CLIENT_FIELDS, type Hop, requestHeaders, responseHeaders, TRACE_FIELDS 
 
 const hop = {
   host: 'gateway:8080',
-  clientAddress: '10.0.0.9',
+  peerAddress: '10.0.0.9',
   isSecure: false,
   correlationId: 'id-1',
   droppedNames: new Set(['x-sluice-key', 'authorization', 'x-api-key']),
@@ -43,6 +43,19 @@ describe('the fields of a request', () => {
       ...['X-Correlation-Id', 'id-1', 'Via', '1.0 fred, 1.1 sluice', 'X-Forwarded-Proto', 'https'],
       ...['X-Forwarded-For', '1.2.3.4, 10.0.0.9', 'X-Forwarded-Host', 'api.internal'],
     ])
+  })
+
+  it('keep the order of proxies that each added a line of their own', () => {
+    const raw = [
+      ...['X-Forwarded-For', '6.6.6.6', 'Via', '1.0 first'],
+      ...['x-forwarded-for', '203.0.113.7', 'Via', '1.1 second'],
+    ]
+    const known = requestHeaders(raw, { ...hop, forward: ['client'] })
+    expect(known[known.indexOf('Via') + 1]).toBe('1.0 first, 1.1 second, 1.1 sluice')
+    // Who counts the proxies that it trusts from the end takes the last ones.
+    expect(known[known.indexOf('X-Forwarded-For') + 1]).toBe('6.6.6.6, 203.0.113.7, 10.0.0.9')
+    const unknown = requestHeaders(['Via', '1.0 first', 'Via', '2 second'], hop)
+    expect(unknown[unknown.indexOf('Via') + 1]).toBe('1.0 internal, 2 internal, 1.1 sluice')
   })
 
   it.each([
