@@ -113,12 +113,21 @@ describe('what of the gateway itself expires', () => {
       clients: { bot: { keys: ['sha256:11', key(2), key(3), key(-1), key(8)] }, old: { keys: [key(-1)] } },
     }
     const managed = [
-      { name: 'ci', keys: [key(5)] },
-      { name: 'gone', keys: [key(5)], archivedAt: 1 },
+      { id: 'cl_1', name: 'ci', keys: [key(5)] },
+      { id: 'cl_2', name: 'gone', keys: [key(5)], archivedAt: 1 },
     ]
     expect(await told({ clock, config, managed })).toEqual([
-      ['credential', 'warning', 'SluiceClientKeyExpires', '2 keys of the client bot expire in 2 days.'],
+      [
+        'credential',
+        'warning',
+        'SluiceClientKeyExpires',
+        '2 keys of the client bot expire within 7 days, the first in 2 days.',
+      ],
       ['credential', 'warning', 'SluiceClientKeyExpires', '1 key of the client ci expires in 5 days.'],
+    ])
+    expect((await causesOf({ clock, config, managed })).map(({ todo }) => todo)).toEqual([
+      expect.stringMatching(/keys create --client bot, and add the hash that it prints to clients\.bot\.keys/),
+      expect.stringMatching(/POST \/v1\/clients\/cl_1\/keys/),
     ])
   })
 })
