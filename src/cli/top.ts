@@ -16,24 +16,27 @@ interface Options extends AdminOptions {
 /** What a gateway tells of itself now. */
 export interface TopState {
   readonly url: string
-  /** `ready`, or why it is not, or what calls have to do without. */
+  /** `ready`, or why it is not ready, or what it serves calls without. */
   readonly state: string
   readonly limits: readonly QuotaRow[]
   readonly queue: readonly QueueRow[]
   readonly breakers: readonly BreakerRow[]
-  /** The latest calls of the last five minutes, of all gateways. */
+  /** The latest calls of the last five minutes, of all gateways: at most `MOST_CALLS`. */
   readonly calls: readonly RequestRow[]
 }
 
 const EVERY_MS = 1_000
-/** When a gateway has not answered for so long, what it said last is no longer shown as if it were now. */
+/** When an answer takes longer than this, the screen says so. Its figures are then no longer those of now. */
 const LATE_MS = 2_000
-/** So many of the latest calls tell who calls most. */
+/** Who calls most is counted over at most so many of the latest calls. */
 const MOST_CALLS = 200
-/** Of a terminal, and of what does not say how large it is. */
+/** The size where the output does not tell its own. */
 const USUAL = { width: 80, height: 24 }
 
-/** Shows what happens at a running gateway, again every second until q or Ctrl-C; once where nobody is looking. */
+/**
+ * Shows what happens at a running gateway, again every second until q or Ctrl-C; only once with `once`, or where the output is no terminal.
+ * Throws `CommandError` if the gateway does not answer the first time.
+ */
 export async function top(options: Options): Promise<void> {
   const admin = await adminPortOf(options)
   const first = await ask(admin)
@@ -57,7 +60,7 @@ async function ask(admin: AdminPort): Promise<TopState> {
   return { url: admin.url, state, limits, queue, breakers, calls }
 }
 
-/** On a screen of its own, so that what was there before comes back, whatever ends it. */
+/** Uses the second screen of the terminal, so that the first one comes back however this ends. Also ends when the input does. */
 async function showUntilStopped(admin: AdminPort, first: TopState): Promise<void> {
   const { stdin, stdout } = process
   const stop = new AbortController()
@@ -169,7 +172,7 @@ function breakerLines(breakers: readonly BreakerRow[]): string[] {
     return `The breaker of ${name} is ${state}${byHand ? ', by hand' : until}`
   })
   const more = open.length - lines.length
-  return more > 0 ? [...lines, `… and ${countOf(more, 'breaker')} more`] : lines
+  return more > 0 ? [...lines, `… and ${countOf(more, 'breaker')} more, see GET /v1/breakers`] : lines
 }
 
 /** Who waits, the most calls first. */
@@ -198,8 +201,10 @@ function clientRows(calls: readonly RequestRow[]): string[][] {
     ['TOP CLIENTS', 'CALLS', 'REFUSED', 'WAITED'],
     ...rows.map(([client, own]) => [
       client,
+      // There may be more calls than were read.
       `${own.length}${calls.length === MOST_CALLS ? '+' : ''}`,
-      String(own.filter(({ outcome, isRunning }) => !isRunning && outcome !== 'delivered').length),
+      // Neither those whose client left nor those that broke off were refused.
+      String(own.filter(({ reason }) => reason !== null).length),
       // A call that nothing held back has a waitMs, too: the moment that its charge took.
       String(own.filter(({ heldBy, waitMs }) => heldBy !== null && waitMs > 0).length),
     ]),

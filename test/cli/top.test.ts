@@ -30,7 +30,8 @@ function full(): TopState {
   // Every call takes a moment to be charged. Each second one was held back.
   const row = (i: number) => ({
     client: `client-${i % 7}`,
-    outcome: i % 3 ? 'delivered' : 'timeout',
+    outcome: i % 3 ? 'delivered' : i % 2 ? 'timeout' : 'client_gone',
+    reason: i % 6 === 3 ? 'it took too long' : null,
     heldBy: i % 2 ? 'read 1m' : null,
     waitMs: i % 2 || 0.4,
   })
@@ -67,10 +68,10 @@ describe('the screen of sluice top', () => {
     const after = (head: RegExp): string => lines[lines.findIndex((line) => head.test(line)) + 1]!
     expect(lines[0]).toBe('Sluice http://127.0.0.1:9090: ready')
     expect(lines[1]).toMatch(/^The breaker of .*-0 \(deploy\) is open, next probe in 30s$/)
-    expect(lines[4]).toBe('… and 6 breakers more')
+    expect(lines[4]).toBe('… and 6 breakers more, see GET /v1/breakers')
     expect(after(/^ACCOUNT/)).toMatch(/account-59 .* 590000 +59s +98min +5\.9 +0$/)
     expect(after(/^WAITS IN/)).toMatch(/client-8 +8 +10ms +60s$/)
-    expect(after(/^TOP CLIENTS/)).toMatch(/^client-0 +15 +5 +7$/)
+    expect(after(/^TOP CLIENTS/)).toMatch(/^client-0 +15 +2 +7$/)
     expect(marked).toEqual(lines.slice(1, 5))
   })
 
