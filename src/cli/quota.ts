@@ -1,4 +1,5 @@
 import { styleText } from 'node:util'
+import { noAnswerOf } from '../requests/question.ts'
 import { fullnessOf, NOT_KNOWN, type QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
 import { columnsOf, outputWidth, short } from './table.ts'
@@ -151,6 +152,6 @@ function clientTables(
     )
   }
   if (since !== null) texts.push('', `Counted since ${since}.`)
-  texts.push(...away.map(({ instance, why }) => `not heard of: ${instance}: ${why}`))
+  texts.push(...away.map(noAnswerOf))
   return texts.map((text) => `${text}\n`).join('') + noteOf(budgets ?? [])
 }

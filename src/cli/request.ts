@@ -1,4 +1,4 @@
-import type { AwayInstance } from '../requests/question.ts'
+import { type AwayInstance, noAnswerOf } from '../requests/question.ts'
 import {
   accountOf,
   type LimitState,
@@ -33,7 +33,7 @@ export async function request(id: string | undefined, options: Options): Promise
     id === undefined
       ? answers.data.map((row) => printable(line(row)))
       : answers.data.map((story) => [...tell(story as RequestStory).map(printable), ''].join('\n'))
-  const away = answers.away.map(({ instance, why }) => printable(`not heard of: ${instance}: ${why}`))
+  const away = answers.away.map(({ instance, why }) => printable(noAnswerOf({ instance, why })))
   process.stdout.write([...texts, ...away].map((text) => `${text}\n`).join(''))
 }
 
@@ -47,7 +47,7 @@ function line(row: RequestRow): string {
     .join(' ')
 }
 
-/** The story of a call, one fact a line, in the order in which things happened. */
+/** The story of a call, one fact a line: who called and what, each wait, each attempt, and how it ended. */
 function tell(story: RequestStory): string[] {
   const { refusal, cache, breaker, route } = story
   const lines = [
@@ -59,13 +59,11 @@ function tell(story: RequestStory): string[] {
   if (story.traceId !== null) lines.push(`trace     ${story.traceId}`)
   if (story.upstream !== null) {
     const rule =
-      route === null
-        ? ''
-        : `, ${route.pattern === null ? 'which no line of the table of routes names' : `by ${route.line}`}`
+      route === null ? '' : `, ${route.pattern === null ? 'by a rule, since no route matches' : `by ${route.line}`}`
     lines.push(`to        ${accountOf(story)}${story.class === null ? '' : `, class ${story.class}`}${rule}`)
   }
   lines.push(...story.limits.map((limit, i) => `${i === 0 ? 'limits    ' : INDENT}${limitLine(limit)}`))
-  if (story.storeDegraded) lines.push(`${INDENT}judged without the store, which was away`)
+  if (story.storeDegraded) lines.push(`${INDENT}checked without the quota store, which did not answer`)
   for (const name of story.wouldDeny) lines.push(`${INDENT}${name} would have held it back, if it were enforced`)
   for (const wait of story.waits) lines.push(...waitLines(wait, story))
   if (breaker !== null) lines.push(`breaker   ${breaker.state}${openedBy(breaker)}`)
@@ -86,18 +84,19 @@ function limitLine({ limit, requests, effective, used, remaining, units, resetMs
   const now = effective === requests ? '' : ` (${effective} can be used now)`
   const cost = units === null || units === 1 ? '' : `, this call costs ${units}`
   const shadow = enforced ? '' : ', not enforced'
-  return `${limit}: ${used} of ${requests} used${now}, ${remaining} left, the first comes back in ${ms(resetMs)}${cost}${shadow}`
+  return `${limit}: ${used} of ${requests} used${now}, ${remaining} left, more comes back in ${ms(resetMs)}${cost}${shadow}`
 }
 
 function waitLines(wait: WaitStory, { asked }: RequestStory): string[] {
   const { beforeAttempt, because, heldBy, place, promisedMs, waitedMs, ended, servedBefore } = wait
   const held = because === 'concurrency' ? 'concurrency' : (heldBy ?? 'an unknown limit')
-  const most = asked === null ? '' : `, could wait ${ms(asked.maxWaitMs)}`
+  const most = asked === null ? '' : `, at most ${ms(asked.maxWaitMs)}`
   const before = beforeAttempt > 1 ? ` (before attempt ${beforeAttempt})` : ''
-  const isRefused = ended !== 'admitted' && ended !== 'gone' && servedBefore === null
+  // Of one that never stood in the queue it is not known whom it waited for.
+  const isRefusedAtOnce = ended !== 'admitted' && ended !== 'gone' && servedBefore === null
   const lines = [
-    `held by   ${held}${before}: place ${place} in the queue, its turn in ${ms(promisedMs)}${most}`,
-    `${INDENT}${isRefused ? 'refused at once' : `waited ${ms(waitedMs)}`}: ${ended}`,
+    `held by   ${held}${before}: place ${place} in the queue, its turn expected in ${ms(promisedMs)}${most}`,
+    `${INDENT}${isRefusedAtOnce ? 'refused at once' : `waited ${ms(waitedMs)}`}: ${ended}`,
   ]
   if (servedBefore === null || servedBefore.calls === 0) return lines
   const clients = Object.entries(servedBefore.byClient).map(([client, calls]) => `${client} ${calls}`)
@@ -106,12 +105,12 @@ function waitLines(wait: WaitStory, { asked }: RequestStory): string[] {
 
 function tryLine(one: TryStory): string {
   const { number, startedMs, delayMs, status, error, credential, credentialVersion, credentialBecause, requestId } = one
-  const delay = number > 1 ? `, ${ms(delayMs)} later` : ''
+  const delay = number > 1 ? `, ${ms(delayMs)} after the attempt before` : ''
   const answer = status ?? error ?? 'no answer'
   const version = credentialVersion === null ? '' : ` version ${credentialVersion}`
   const because = credentialBecause === null ? '' : ` by ${credentialBecause}`
   const words = [
-    `${number}. after ${ms(startedMs)}${delay}: ${answer} in ${ms(one.ms)}${one.end === null ? '' : `, ${one.end}`}`,
+    `${number}. sent after ${ms(startedMs)}${delay}: ${answer} in ${ms(one.ms)}${one.end === null ? '' : `, ${one.end}`}`,
     ...(credential === null ? [] : [`credential ${credential}${version}${because}`]),
     ...(requestId === null ? [] : [`the vendor's id ${requestId}`]),
   ]

@@ -65,6 +65,11 @@ export interface AwayInstance {
   readonly why: string
 }
 
+/** What is said of it beside the answers of others. */
+export function noAnswerOf({ instance, why }: AwayInstance): string {
+  return `no answer from ${instance} (${why}): what it knows is missing here`
+}
+
 /** How many calls with the same id are told at most. */
 export const MOST_STORIES = 100
 

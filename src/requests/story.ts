@@ -25,7 +25,7 @@ export interface Circumstances {
   readonly retryAfterMs?: number | undefined
   /** The value of Cache-Status, where the cache took part. */
   readonly cacheStatus?: string | undefined
-  /** Whether its quota was judged without the store, which was away. */
+  /** Whether its quota was checked without the store, which did not answer. */
   readonly isStoreDegraded: boolean
 }
 
@@ -96,7 +96,7 @@ export interface RequestStory extends RequestRow {
   } | null
   /** Limits with `enforce: false` that would have held it back. */
   readonly wouldDeny: readonly string[]
-  /** Whether its quota was judged without the store, which was away. */
+  /** Whether its quota was checked without the store, which did not answer. */
   readonly storeDegraded: boolean
   readonly upstreamMs: number
   readonly backoffMs: number
@@ -135,7 +135,10 @@ export interface WaitStory {
   readonly waitedMs: number
   /** `admitted`, `gone` (the client), or the kind of the refusal. */
   readonly ended: string
-  /** Whose calls this gateway served in the same queue meanwhile: of the last 256 of them, the five that had most. */
+  /**
+   * Whose calls this gateway served in the same queue meanwhile: of the last 256 of them, the five that had most. Null if it never stood in
+   * the queue, because it was refused at once.
+   */
   readonly servedBefore: { readonly calls: number; readonly byClient: Readonly<Record<string, number>> } | null
 }
 

@@ -33,9 +33,9 @@ describe('sluice request', () => {
       /^from {6}bot, .*127\.0\.0\.1$/m,
       /^call {6}GET \/harness\/ng\/api\/projects\/list$/m,
       /^to {8}harness\/prod, class read, by GET \/ng\/api\/projects\/list$/m,
-      /^limits {4}read 1h: 2 of 2 used, 0 left, the first comes back in /m,
-      /^attempts {2}1\. after \d+ ms: 503 in .* ms, retried; credential harness\/prod version \d+$/m,
-      /^ {10}2\. after \d+ ms, \d+ ms later: 200 in .* ms, delivered;/m,
+      /^limits {4}read 1h: 2 of 2 used, 0 left, more comes back in /m,
+      /^attempts {2}1\. sent after \d+ ms: 503 in .* ms, retried; credential harness\/prod version \d+$/m,
+      /^ {10}2\. sent after \d+ ms, \d+ ms after the attempt before: 200 in .* ms, delivered;/m,
       /^breaker {3}closed$/m,
       /^result {4}200, delivered$/m,
     ]) {
@@ -48,7 +48,7 @@ describe('sluice request', () => {
     await send('first')
     await send('refused')
     const { stdout } = await tell('refused')
-    expect(stdout).toMatch(/^held by {3}read 1h: place 1 in the queue, its turn in .*, could wait 10\.0 s$/m)
+    expect(stdout).toMatch(/^held by {3}read 1h: place 1 in the queue, its turn expected in .*, at most 10\.0 s$/m)
     expect(stdout).toMatch(/^ {10}refused at once: quota_exhausted$/m)
     expect(stdout).toMatch(/^result {4}429 quota_exhausted: the read quota of harness\/prod is used up/m)
     expect(stdout).toContain(`what to do: ${ADVICE_OF.quota_exhausted}\n`)

@@ -1,4 +1,4 @@
-import type { AwayInstance } from '../../requests/question.ts'
+import { type AwayInstance, noAnswerOf } from '../../requests/question.ts'
 import { type Html, html, type Part } from './html.ts'
 
 /** A table, or the text `none` if it has no rows. On a narrow screen the table scrolls and the page does not. */
@@ -65,5 +65,5 @@ export function page(title: string, head: Html | undefined, body: Html, owner: s
 
 /** A line for each instance that did not answer, so that nobody takes what is shown for complete. */
 export function awayNotes(away: readonly AwayInstance[]): readonly Html[] {
-  return away.map(({ instance, why }) => html`<p class="away">Not heard of: ${instance}. ${why}.</p>`)
+  return away.map((one) => html`<p class="away">There is ${noAnswerOf(one)}.</p>`)
 }

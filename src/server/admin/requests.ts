@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { AllRequests } from '../../requests/peers.ts'
-import type { AwayInstance, RequestFilter } from '../../requests/question.ts'
+import { type AwayInstance, noAnswerOf, type RequestFilter } from '../../requests/question.ts'
 import { isRequestId } from '../../http/request-id.ts'
 import type { Clock } from '../../time/clock.ts'
 import { momentOf, readListQuery, readTexts, TAKES_QUERY, textOf } from './list.ts'
@@ -45,7 +45,7 @@ export function readRequestList(
 function unknownRequest(id: string, away: readonly AwayInstance[]): AdminProblem {
   const kept =
     'each gateway process keeps its latest calls only (requests.keep, requests.maxBytes): the log may have it'
-  const missing = away.map(({ instance, why }) => `; not heard of: ${instance} (${why})`).join('')
+  const missing = away.map((one) => `; ${noAnswerOf(one)}`).join('')
   return new AdminProblem(404, 'NOT_FOUND', `no call with the correlation id "${id}" is known; ${kept}${missing}`)
 }
 

@@ -40,7 +40,7 @@ describe('three gateways that share a Redis', () => {
     expect(await listRequests(a!.adminUrl)).toMatchObject({ data: [{ instance: 'b' }, { instance: 'a' }], away })
     const lost = await call(a!.adminUrl, '/v1/requests/at-c')
     expect(lost.status).toBe(404)
-    expect((lost.json() as { detail: string }).detail).toContain('not heard of: c (')
+    expect((lost.json() as { detail: string }).detail).toContain('no answer from c (')
     expect((await storyOf(b!.adminUrl, 'at-a')).instance).toBe('a')
 
     b!.kill('SIGTERM')
