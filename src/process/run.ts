@@ -183,7 +183,7 @@ export async function runWithoutAdmin(
   const tokenStore = store.kind === 'redis' ? new RedisTokens(store, clock) : first?.tokens
   const tokens = tokenStore && new TokenShare(tokenStore, store.prefix, clock)
   parts.defer(() => tokens?.close())
-  const cache = new SharedCache(config, { clock, metrics, logger })
+  const cache = new SharedCache(config, { clock, metrics })
   parts.defer(() => cache.close())
   const usage = new Usage({ metrics, clock })
   const managed = await openManaged(config.store, { clock, logger, isWorker })
