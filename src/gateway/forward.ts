@@ -69,14 +69,17 @@ async function forwardThroughCache(call: Call, target: Target, env: Environment)
   }
 }
 
-/** Asks anew for what was answered from the cache already. Nobody waits for it, and a gateway that stops does not either. */
+/** Refreshes a stored answer in the background. The client gets the old one meanwhile. A gateway that stops cancels it. */
 async function refreshCache({ call, target, observer }: Refresh, env: Environment): Promise<void> {
   try {
     using refreshing = observer
     using _ = env.drain.subscribe(() => call.gone.cancel())
     refreshing.conclude(await send(call, target, env, refreshing))
   } catch (error) {
-    env.log.logger.error({ err: error }, 'an answer could not be asked for anew')
+    env.log.logger.error(
+      { err: error },
+      'a stored answer could not be refreshed in the background; no call failed because of it',
+    )
   }
 }
 
