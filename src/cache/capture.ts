@@ -12,7 +12,7 @@ export class Capture {
     this.#maxBytes = maxBytes
   }
 
-  /** Returns false once the body is too large. */
+  /** Returns false once the body is too large. The capture is of no use then. */
   add(piece: Buffer): boolean {
     this.#bytes += piece.length
     if (this.#bytes > this.#maxBytes) return false
@@ -20,7 +20,8 @@ export class Capture {
     return true
   }
 
+  /** The answer with its body. Not to be read after `add` returned false: a piece would be missing. */
   get entry(): Entry {
-    return { kind: 'entry', ...this.#head, body: wholeBody(this.#pieces, this.#bytes) }
+    return { kind: 'entry', ...this.#head, body: wholeBody(this.#pieces) }
   }
 }

@@ -91,7 +91,10 @@ export function sizeOf(stored: Stored): number {
 }
 
 /** Copies pieces to a buffer of their own. Pieces from the network are cut from larger blocks, which they would keep alive. */
-export function wholeBody(pieces: readonly Buffer[], bytes: number): Buffer {
+export function wholeBody(pieces: readonly Buffer[]): Buffer {
+  let bytes = 0
+  for (const piece of pieces) bytes += piece.length
+  // Not zeroed: the pieces must fill it exactly.
   const body = Buffer.allocUnsafeSlow(bytes)
   let at = 0
   for (const piece of pieces) at += piece.copy(body, at)
