@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { EpochMs } from '../time/clock.ts'
-import { type Entry, fieldOf } from './entry.ts'
+import { type Entry, valueOf } from './entry.ts'
 import { parseHttpDate } from '../http/date.ts'
 import { asSent } from '../http/entity-tag.ts'
 import { type Fields, joined } from '../http/fields.ts'
@@ -8,8 +8,8 @@ import { type Fields, joined } from '../http/fields.ts'
 /** The fields of a request that revalidates an entry (RFC 9111 §4.3.1); none if the entry has no validator. */
 export function validatorsOf(entry: Entry): string[] {
   const validators: string[] = []
-  const etag = fieldOf(entry, 'etag')
-  const lastModified = fieldOf(entry, 'last-modified')
+  const etag = valueOf(entry, 'etag')
+  const lastModified = valueOf(entry, 'last-modified')
   if (etag !== undefined) validators.push('If-None-Match', asSent(etag))
   if (lastModified !== undefined) validators.push('If-Modified-Since', lastModified)
   return validators
@@ -20,7 +20,7 @@ export const CONDITIONS: ReadonlySet<string> = new Set(['if-none-match', 'if-mod
 
 /** Whether a 304 confirms this entry. A 304 with another ETag does not (RFC 9111 §4.3.4). */
 export function isAbout(entry: Entry, fields: Fields): boolean {
-  const [theirs, ours] = [fields.etag, fieldOf(entry, 'etag')]
+  const [theirs, ours] = [fields.etag, valueOf(entry, 'etag')]
   return theirs === undefined || ours === undefined || opaqueOf(joined(theirs)) === opaqueOf(ours)
 }
 
@@ -28,14 +28,14 @@ export function isAbout(entry: Entry, fields: Fields): boolean {
 export function isNotModified(entry: Entry, headers: IncomingHttpHeaders, now: EpochMs): boolean {
   const wanted = headers['if-none-match']
   if (wanted !== undefined) {
-    const etag = fieldOf(entry, 'etag')
+    const etag = valueOf(entry, 'etag')
     return wanted.trim() === '*' || (etag !== undefined && listed(wanted).includes(opaqueOf(etag)))
   }
   const since = headers['if-modified-since']
   if (since === undefined) return false
   const known = parseHttpDate(since, now)
   // Without Last-Modified the Date of the answer is compared (RFC 9111 §4.3.2).
-  const modified = parseHttpDate(fieldOf(entry, 'last-modified') ?? fieldOf(entry, 'date'), now)
+  const modified = parseHttpDate(valueOf(entry, 'last-modified') ?? valueOf(entry, 'date'), now)
   return known !== undefined && modified !== undefined && modified <= known
 }
 

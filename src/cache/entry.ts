@@ -50,7 +50,7 @@ export function updatedHeaders(headers: readonly string[], newer: readonly strin
   const replaced = new Set<string>()
   for (let i = 0; i < newer.length; i += 2) if (!OF_THE_BODY.has(newer[i]!)) replaced.add(newer[i]!)
   // A tag that was made weak here is that of the bytes that are stored. The vendor's own is that of others.
-  const etag = fieldOf({ headers }, 'etag')
+  const etag = valueOf({ headers }, 'etag')
   if (etag !== undefined && etag !== asSent(etag)) replaced.delete('etag')
   const updated: string[] = []
   for (let i = 0; i < headers.length; i += 2) {
@@ -63,7 +63,7 @@ export function updatedHeaders(headers: readonly string[], newer: readonly strin
 }
 
 /** The value of a field; the lines of a field that came several times are joined to one list (RFC 9110 §5.3). */
-export function fieldOf({ headers }: Pick<Entry, 'headers'>, name: string): string | undefined {
+export function valueOf({ headers }: Pick<Entry, 'headers'>, name: string): string | undefined {
   let value: string | undefined
   for (let i = 0; i < headers.length; i += 2) {
     if (headers[i] === name) value = value === undefined ? headers[i + 1] : `${value}, ${headers[i + 1]}`

@@ -4,7 +4,7 @@
  * A change here must prove that no answer reaches whom it is not for (test/cache, npm run cache-suite).
  */
 
-import { type Entry, fieldOf, type Stored } from './entry.ts'
+import { type Entry, type Stored, valueOf } from './entry.ts'
 
 /** What a store has for a resource and selector. */
 export interface Found {
@@ -41,7 +41,7 @@ export function keepMsOf(entry: Omit<Entry, 'body' | 'kind'>, now: number): numb
   const leftMs = entry.lifetimeMs - (now - entry.bornAt)
   // An error is stored only for the lifetime that the upstream gives it.
   if (leftMs <= 0 && entry.status >= 400) return 0
-  const hasValidator = fieldOf(entry, 'etag') !== undefined || fieldOf(entry, 'last-modified') !== undefined
+  const hasValidator = valueOf(entry, 'etag') !== undefined || valueOf(entry, 'last-modified') !== undefined
   const afterMs = hasValidator ? KEPT_MS : Math.max(entry.ifErrorMs, entry.whileRevalidateMs)
   return Math.max(0, Math.min(KEPT_MS, leftMs + afterMs))
 }

@@ -1,4 +1,4 @@
-import { type Entry, fieldOf } from '../cache/entry.ts'
+import { type Entry, valueOf } from '../cache/entry.ts'
 import type { Landed } from '../cache/flights.ts'
 import { placeOf, variantOf, varyNames } from '../cache/key.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
@@ -66,7 +66,7 @@ export class CachePlace {
 
   /** The entry for the reads that wait for it, with what tells whether it answers them. */
   landing(entry: Entry): Landed {
-    const names = varyNames(fieldOf(entry, 'vary'))
+    const names = varyNames(valueOf(entry, 'vary'))
     const selector = names === undefined ? this.#selector : variantOf(this.#selector, names, this.#valueOf)
     return { entry, names, selector }
   }
