@@ -8,12 +8,16 @@ export interface Entry extends Freshness {
   readonly kind: 'entry'
   readonly status: number
   readonly reason: string
-  /** Lower-case names and values in turn, without the fields that are made anew for every answer. */
+  /** Names and values in turn, as `keptHeaders` returns them: the names are lower-case. */
   readonly headers: readonly string[]
   readonly body: Buffer
 }
 
-/** Stored under the plain selector if the answers depend on fields of the request (RFC 9111 §4.1). */
+/**
+ * Says that the answers depend on fields of the request (Vary, RFC 9111 §4.1). It is stored under the plain selector, which
+ * `placeOf` returns. Each answer is stored under a selector of its own, which `variantOf` makes of the plain one and the
+ * values of those fields.
+ */
 export interface VaryMark {
   readonly kind: 'vary'
   /** Lower-case names of those fields, sorted. */
@@ -22,16 +26,19 @@ export interface VaryMark {
 
 export type Stored = Entry | VaryMark
 
-/** Fields that describe the stored body. A 304 does not change them (RFC 9111 §3.2). */
+/** Fields that describe the bytes of a body. A 304 does not replace them, because the stored body stays (RFC 9111 §3.2). */
 const OF_THE_BODY = new Set(['content-length', 'content-encoding', 'content-range', 'content-type'])
-/** Fields that are true only at the moment of an answer. */
+/**
+ * Fields that are not stored. The gateway computes Age and Content-Length for each answer. The others tell of one exchange
+ * only: its authentication by a proxy, its timing, the quota that was left.
+ */
 const NOT_KEPT = new Set(
   'age content-length proxy-authentication-info server-timing x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset ratelimit ratelimit-policy'.split(
     ' ',
   ),
 )
 
-/** Selects the fields of a response that are stored. Adds a Date if there is none (RFC 9110 §6.6.1). */
+/** Selects the fields of a response that are stored, with lower-case names. Adds a missing Date (RFC 9110 §6.6.1). */
 export function keptHeaders(headers: readonly string[], now: EpochMs): string[] {
   const kept: string[] = []
   let hasDate = false
@@ -45,11 +52,15 @@ export function keptHeaders(headers: readonly string[], now: EpochMs): string[] 
   return kept
 }
 
-/** Merges the fields of a 304 into those of an entry (RFC 9111 §4.3.4). */
+/**
+ * Merges the fields of a 304, `newer`, into those of an entry (RFC 9111 §4.3.4). Both must come from `keptHeaders`: names
+ * are compared as they are, so they must be lower-case.
+ */
 export function updatedHeaders(headers: readonly string[], newer: readonly string[]): string[] {
   const replaced = new Set<string>()
   for (let i = 0; i < newer.length; i += 2) if (!OF_THE_BODY.has(newer[i]!)) replaced.add(newer[i]!)
-  // A tag that was made weak here is that of the bytes that are stored. The vendor's own is that of others.
+  // The gateway weakened this tag, because it stores other bytes than the vendor sent (see `weakened`). The 304 has the
+  // vendor's own tag, which does not match them.
   const etag = valueOf({ headers }, 'etag')
   if (etag !== undefined && etag !== asSent(etag)) replaced.delete('etag')
   const updated: string[] = []
@@ -62,7 +73,10 @@ export function updatedHeaders(headers: readonly string[], newer: readonly strin
   return updated
 }
 
-/** The value of a field; the lines of a field that came several times are joined to one list (RFC 9110 §5.3). */
+/**
+ * The value of a stored field, by its lower-case name; undefined if there is none. The lines of a field that came several
+ * times are joined to one list (RFC 9110 §5.3).
+ */
 export function valueOf({ headers }: Pick<Entry, 'headers'>, name: string): string | undefined {
   let value: string | undefined
   for (let i = 0; i < headers.length; i += 2) {
