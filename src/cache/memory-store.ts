@@ -3,13 +3,25 @@ import type { Clock } from '../time/clock.ts'
 import { sizeOf, type Stored } from './entry.ts'
 import type { CacheStore, Found } from './store.ts'
 
-const GENERATION_BYTES = 256
+/** What each value is estimated to take beside its answer: its key and its place in the map. */
+const OVERHEAD_BYTES = 256
 
-type Value = { readonly generation: string; readonly stored: Stored | undefined; readonly until: number }
+interface Value {
+  readonly generation: string
+  /** Undefined where the value is the generation of a resource. */
+  readonly stored: Stored | undefined
+  /** When it is no longer found, in milliseconds of `Clock.now`. A generation has no end: Infinity. */
+  readonly until: number
+}
 
-/** Stores answers in this process, up to `maxBytes` bytes. The least recently used ones are dropped first. */
+/** Stores answers in this process, up to `maxBytes` bytes. The least recently used values are dropped first. */
 export class MemoryStore implements CacheStore {
   readonly #clock: Clock
+  /**
+   * Two kinds of value. Under `resource`: its generation, with nothing stored. Under `resource:selector`: an answer, with the
+   * generation that it belongs to. If the generation is dropped, the next look-up begins another one, and the answers of the
+   * old one are never found again.
+   */
   readonly #values: LRUCache<string, Value>
   #generations = 0
 
@@ -17,7 +29,7 @@ export class MemoryStore implements CacheStore {
     this.#clock = clock
     this.#values = new LRUCache({
       maxSize: maxBytes,
-      sizeCalculation: ({ stored }) => GENERATION_BYTES + (stored === undefined ? 0 : sizeOf(stored)),
+      sizeCalculation: ({ stored }) => OVERHEAD_BYTES + (stored === undefined ? 0 : sizeOf(stored)),
     })
   }
 
