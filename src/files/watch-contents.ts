@@ -3,14 +3,15 @@ import type { Clock, Timer } from '../time/clock.ts'
 import { every } from '../time/every.ts'
 import { FolderWatch } from './folder-watch.ts'
 
-/** Not every file system tells of changes, and a folder further up may be replaced. */
+/** For changes that no event tells of: some file systems send none, and a folder further up may be replaced. */
 const LOOK_EVERY_MS = 5_000
-/** How long after the first sign of a change: whoever writes a file in pieces is then done with it. */
+/** The time from the first event to the call. A program that writes a file in pieces has usually finished by then. */
 const SETTLE_MS = 50
 
 /**
- * Calls back whenever one of these files may have changed, and every five seconds, so that the caller reads them and compares.
- * Returns what ends that.
+ * Calls `onChange` about 50 ms after the first sign of a change in the folder of one of these files, and every five seconds
+ * in any case. Does not call it at the start. May call it though nothing has changed: the caller reads the files and compares.
+ * Does not wait for an async `onChange`, so two may overlap. The returned function stops the calls.
  */
 export function watchContents(files: readonly string[], clock: Clock, onChange: () => void): () => void {
   let settle: Timer | undefined
