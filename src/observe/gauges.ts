@@ -104,7 +104,7 @@ export interface GaugeOf {
    * max.
    */
   readonly combine?: keyof typeof COMBINE
-  /** Its labels are those that it appears with. */
+  /** Whether `show` yields labels whose number is bounded already. `BoundedLabels` is not applied to them again. */
   readonly isBounded?: boolean
   show(observed: Observed): Iterable<Shown> | AsyncIterable<Shown>
 }

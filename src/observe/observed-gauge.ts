@@ -10,7 +10,12 @@ interface GaugeValue {
   readonly value: number
 }
 
-/** Registers the gauges. They show nothing while `observed` returns undefined. */
+/**
+ * Registers the gauges. They show nothing while `observed` returns undefined. `bounded` limits how many clients and accounts
+ * their labels name. It is not applied to a gauge that is `isBounded`, whose labels are bounded already.
+ *
+ * Of a `scrape` only its identity matters. Gauges that are given the same object share one answer of the quota store.
+ */
 export function registerGauges(registry: Registry, bounded: BoundedLabels, observed: () => Observed | undefined): void {
   const scrapes = new WeakMap<object, Observed>()
   for (const gauge of GAUGES) {
@@ -24,7 +29,7 @@ export function registerGauges(registry: Registry, bounded: BoundedLabels, obser
   }
 }
 
-/** A gauge whose values are looked up at each scrape, some at a time, so that no number of them delays calls. */
+/** A gauge whose values are looked up at each scrape. It pauses between values where there are many, so that calls go on. */
 export class ObservedGauge {
   readonly name: string
   readonly help: string
@@ -42,13 +47,13 @@ export class ObservedGauge {
     this.#values = values
   }
 
-  /** What the library reads. Gauges that are given the same `scrape` ask the quota store once. */
+  /** What the library and `gaugesOf` read. Without a `scrape` the gauge shares no answer of the quota store with others. */
   async get(scrape: object = {}): Promise<object> {
     const { name, help, type, aggregator } = this
     return { name, help, type, aggregator, values: [...(await this.#values(scrape))] }
   }
 
-  /** Its text in the OpenMetrics format, in pieces that each end with the turn. */
+  /** Its text in the OpenMetrics format. A piece ends when the turn is over, or when the piece is large enough. */
   async *pieces(turn: Turn, scrape: object): AsyncGenerator<string, void, void> {
     let text = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} gauge\n`
     for (const { labels, value } of await this.#values(scrape)) {
@@ -62,7 +67,10 @@ export class ObservedGauge {
   }
 }
 
-/** The same, but the quota store is asked once for all gauges. */
+/**
+ * An object like `observed` that asks the quota store once for usage and once for budgets, and bounds the labels of both.
+ * It inherits the rest. So `observed` must be a plain object: inherited methods can't reach #private fields of a class.
+ */
 function askedOnce(observed: Observed, bounded: BoundedLabels): Observed {
   return Object.assign(Object.create(observed) as Observed, {
     usage: once(() => usagesOf(observed, bounded)),
@@ -92,7 +100,10 @@ async function valuesOf(
   return values.values()
 }
 
-/** The limits under the labels that they appear with. If several share the labels, the fullest counts. */
+/**
+ * The usage of each limit, with bounded labels. Limits that then have the same labels and window are merged into one, see
+ * `fullerOf`.
+ */
 async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Iterable<ObservedUsage>> {
   const fullest = new Map<string, ObservedUsage>()
   const turn = new Turn()
