@@ -14,8 +14,8 @@ import type { RetryPlan } from './retry-plan.ts'
 type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
 
 /**
- * Waits for the call's turn: `graceMs` longer than its client allowed, but not beyond `deadline`. Returns a permit, or how the
- * call ends without one. Returns no promise if the call is admitted or refused at once.
+ * Waits for the call's turn, up to `graceMs` milliseconds longer than its client allowed, but not beyond `deadline`. Returns a permit,
+ * or how the call ends without one: a store that can't be asked refuses it. Returns no promise if the call is admitted or refused at once.
  */
 export function admit(
   call: Admitting,
@@ -61,8 +61,9 @@ function leftToWait(
 }
 
 /**
- * The same of a call for which several credentials would do, the best first: the first of them that can serve it now. If none can, it
- * waits where it has its turn soonest. A conversation waits for the first one if that is soon enough for the pool and for the call.
+ * Admits a call that any of several credentials may serve. `candidates` has the best first, and the first that can serve the call now
+ * does. If none can, the call waits for the one whose turn comes soonest. A call of a conversation waits for the first one instead, if
+ * its turn comes soon enough for the pool and for the call. Sets `plan.target` to the credential it chose.
  */
 export async function admitWithAny(
   call: Admitting,
@@ -79,7 +80,7 @@ export async function admitWithAny(
   let soonest: Candidate | undefined
   let soonestMs = Infinity
   for (const candidate of candidates) {
-    // Nobody waits for a token while another credential has one. What fails is told when it is asked for again.
+    // No call waits for a token while another credential has one. If the token can't be had, the next call to ask for it is told.
     const { credential } = candidate
     const notReady = credential === prepared ? undefined : credential.ready?.()
     notReady?.catch(() => undefined)
@@ -90,7 +91,7 @@ export async function admitWithAny(
     const maxWaitMs = isFirst
       ? Math.min(pool.affinity!.maxWaitMs, leftToWait(call, plan.target, plan.graceMs, plan.deadline, enteredAt))
       : 0
-    // Before it has a permit, which nobody gives back yet if this throws.
+    // This may throw, so it comes before the permit, which nobody would give back.
     plan.use(candidate, because)
     const { comesBack } = plan.target.requestOptions
     const admission = await enterFor(maxWaitMs, plan.target, candidate, comesBack, call.gone)
@@ -113,7 +114,10 @@ export async function admitWithAny(
   return admit(call, plan.target, plan.graceMs, plan.deadline, metrics)
 }
 
-/** Admits the call if it need not wait for longer; undefined if the store can't be asked. No turn is kept for it here. */
+/**
+ * Admits the call if it need not wait longer than `maxWaitMs`; undefined if the store can't be asked. Keeps no turn for a call that it
+ * refuses. If `comesBack` is false, the call does not take a turn that was kept, either.
+ */
 async function enterFor(
   maxWaitMs: number,
   { client, requestOptions: { priority } }: Target,
@@ -184,13 +188,13 @@ function toldOf(
   }
 }
 
-/** Notes a wait. It came before the next attempt. */
+/** Notes a wait before the next attempt. */
 function noteWait(call: Admitting, record: WaitRecord, waitedMs: number, ended: Admission['kind']): void {
   const endedMs = call.clock.now() - call.startedAt
   ;(call.waits ??= []).push({ record, endedMs, waitedMs, ended, attempt: call.attempts + 1 })
 }
 
-/** Notes how wrong the forecast was. Of a call that was not admitted that is known only once it has waited longer. */
+/** Notes how wrong the forecast of a wait was. If the call was not admitted, that is known only if it waited longer than forecast. */
 function noteForecast(
   { id }: Admitting,
   { because, expectedMs }: WaitRecord,
@@ -214,7 +218,7 @@ function noteUsage({ usage, id }: Admitting, { watches }: AdmissionPolicy): void
   for (let i = 0; i < usage.length; i++) watches[i]?.note(usage[i]!, id)
 }
 
-/** Notes which limits that are not enforced would have refused the call. Charges made in the same step count. */
+/** Notes which limits would have refused the call if they were enforced. Usage includes all charges made in the same step. */
 function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Client, metrics: Metrics): void {
   for (const { limit, used } of call.usage) {
     if (limit.isEnforced || used <= limit.requests) continue
@@ -227,7 +231,7 @@ function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Cli
   }
 }
 
-/** Admits a second attempt without waiting, and not in the turn that is kept for the client's next call; undefined if that is not possible. */
+/** Admits a second attempt at once; undefined if it would have to wait. It does not take a turn that is kept for the client's next call. */
 export async function admitNow(target: Target): Promise<Permit | undefined> {
   const admission = await enterFor(0, target, target, false)
   return admission?.kind === 'admitted' ? admission.permit : undefined

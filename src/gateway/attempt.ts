@@ -31,7 +31,7 @@ import type { ResponseObserver } from './response-observer.ts'
 import { applyFeedback } from './upstream-feedback.ts'
 import { UpstreamResponse } from './upstream-response.ts'
 
-/** The headers of a response are here, and nobody has decided yet what becomes of it. `tookMs` is the time since the dispatch. */
+/** The headers of a response are here. What becomes of the response is not decided yet. `tookMs` is the time since the dispatch. */
 export interface Answered {
   readonly kind: 'response'
   readonly ending: Ending
@@ -40,12 +40,12 @@ export interface Answered {
   readonly scrub: Scrub | undefined
   /** Reads from the body what the call costs, and settles it at the end; undefined if that is known already. */
   readonly price: AnswerPrice | undefined
-  /** For the log; its end is written by who decides about the response. */
+  /** The attempt as the log tells it. Whoever decides what becomes of the response must set `record.end`. */
   readonly record: Try
   readonly tookMs: number
 }
 
-/** The upstream agreed to a WebSocket, for which the connection is the client's from now on. */
+/** The upstream agreed to a WebSocket. From now on the connection serves this client alone. */
 export interface Switched {
   readonly kind: 'switched'
   readonly status: number
@@ -60,7 +60,7 @@ export type Outcome =
   | Answered
   | Switched
   | { readonly kind: 'failed'; readonly ending: Unanswered; readonly cause: unknown; readonly tookMs: number }
-  /** The client's own body ended the attempt. */
+  /** The request body failed: it was too large or too slow, or its client left. */
   | { readonly kind: 'body_failed'; readonly error: BodyError; readonly tookMs: number }
   | { readonly kind: 'gone'; readonly tookMs: number }
   /** The transport does not take the request. */
@@ -71,30 +71,33 @@ export interface AttemptOptions {
   readonly credential: RequestCredential | undefined
   /** When the attempt must have response headers, unless its client is late with its body. */
   readonly deadline: number
-  /** When the whole call must have response headers, whatever its client still sends; Infinity if it did not say so. */
+  /** When the whole call must have response headers, even if its client is late with its body; Infinity if the client set no timeout. */
   readonly until: number
   readonly observer: ResponseObserver | undefined
   /** Removes from the response what the upstream echoes of the request's credential. */
   readonly scrub: Scrub | undefined
-  /** Cancelled when the gateway stops: then no answer is waited for that nobody wants but for its price. */
+  /** Cancelled when the gateway stops: from then on no attempt waits for an answer for its price alone. */
   readonly drain: Cancellation
 }
 
-/** The shortest pause before the next look whether a client has sent more, in milliseconds. Next to no time of the call may be left. */
+/**
+ * The shortest pause before an attempt looks again whether its client has sent more, in milliseconds. Without it, an attempt with next to
+ * no time left would look all the time.
+ */
 const LOOK_AGAIN_MS = 1_000
-/** So long the head of a response waits for a body that has to be looked at. */
+/** How long the head of a response waits at most for the body to tell whether it is a refusal, in milliseconds. */
 const LOOK_MS = 1_000
 const OVER = new Error('the attempt is over')
 
 /**
  * One request, up to the headers of its response. It holds a permit of the quota, one of the breaker and the use of a credential;
  * disposed of, it gives back all three and ends whatever the upstream still does for it, unless its response is being drained.
- * What it learns it tells the permit and the breaker as soon as it knows.
+ * It tells the permit and the breaker what it learns, as soon as it knows.
  * The file is longer than others: whoever changes one of the ways in which an attempt ends has to see all of them.
  *
- * undici and timers call its methods, and neither can be told of a mistake of the gateway: undici would take an exception for
- * a failure of the upstream, after which the call might be sent again, and in a timer it would end the process. So each of
- * these methods runs safely: what is thrown behind it rejects the promise that the call waits for.
+ * undici and timers call its methods, and neither may see a mistake of the gateway. undici would take an exception for a failure
+ * of the upstream, and the call might be sent again. In a timer an exception would end the process. So each of these methods
+ * catches a mistake, and rejects the promise that the call waits for.
  */
 export class Attempt implements ResponseHandler, Disposable {
   readonly permit: Permit
@@ -104,11 +107,11 @@ export class Attempt implements ResponseHandler, Disposable {
   #credentialUse: Disposable | undefined
   #options!: AttemptOptions
   #startedAt = 0
-  /** When it had a connection: the time before that is not the upstream's. */
+  /** When it got a connection. The upstream is not to blame for the time before that. */
   #sentAt = 0
   /** Whether it has to wait for a connection. */
   #isWaiting = false
-  /** Whether it was sent, and what it costs was not counted yet. */
+  /** Whether `send` was called, and what the attempt cost is not counted yet. */
   #isBegun = false
   #phase: 'unsent' | 'sent' | 'looking' | 'answered' | 'over' = 'unsent'
   /** The response of which only the body can say whether it is a refusal. */
@@ -119,12 +122,15 @@ export class Attempt implements ResponseHandler, Disposable {
   #socket: Duplex | undefined
   /** The status of the interim response that came last. */
   #interim: number | undefined
-  /** Whether the breaker takes the headers of the response for no failure. */
+  /** Whether the headers of the response count as a success for the breaker. */
   #isGood = false
-  /** Ends the attempt when its client has gone, or, where others wait for the response, the last of those. */
+  /**
+   * Ends the attempt when its client has gone. If other calls wait for the response, it ends when the last of them has gone; if it goes
+   * on for its price alone, when the gateway stops.
+   */
   #cancellation: Subscription | undefined
   #timer: Timer | undefined
-  /** By when the call must be over whose client has gone. */
+  /** By when the attempt must be over once its client has gone, by the call's clock. */
   #finishBy = Infinity
   /** What the log line of the call says of it. */
   #try: Try | undefined
@@ -137,7 +143,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.permit = permit
   }
 
-  /** False if the breaker does not let it pass. */
+  /** Asks the breaker; returns false if that does not let the attempt pass. */
   enter(breaker: Breaker, isRetry: boolean): boolean {
     this.#breakerPermit = breaker.enter({ isRetry })
     return this.#breakerPermit !== undefined
@@ -152,7 +158,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#credentialUse = credential.take()
   }
 
-  /** Rejects where the gateway made a mistake. */
+  /** Sends the request. Resolves with how the attempt ended, also if it failed. Rejects only on a mistake of the gateway. */
   send(request: OutgoingRequest, options: AttemptOptions): Promise<Outcome> {
     const { clock, gone } = this.#call
     const { timeouts } = this.#target.upstream.config
@@ -199,7 +205,7 @@ export class Attempt implements ResponseHandler, Disposable {
     }
   }
 
-  /** What a call costs in the end is known now, or will never be. */
+  /** Counts what the attempt cost, if that can differ from its charge. Called at the end, when no more will become known of it. */
   #countSpent(): void {
     if (!this.#isBegun || !this.permit.isSettled) return
     this.#isBegun = false
@@ -209,7 +215,7 @@ export class Attempt implements ResponseHandler, Disposable {
 
   onRequestStart(control: ResponseControl): void {
     this.#control = control
-    // undici drops a request of which this throws. To abort it would close the connection, which others wait for.
+    // If this throws, undici drops the request alone. An abort would also close the connection, for which others wait.
     if (this.#phase === 'over') throw OVER
     this.#safely(() => {
       this.permit.sent()
@@ -272,10 +278,11 @@ export class Attempt implements ResponseHandler, Disposable {
     const coding = fields['transfer-encoding']
     if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
       return this.#break(new TransferCodingError())
-    // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
+    // A 204 has no body, and HTTP/1.1 forbids it a length (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
     const { upstream, route } = this.#target
-    // For the cache: a body without a length ends with its connection in HTTP/1, in which undici tells fields as a list, and by itself in HTTP/2.
+    // For the cache: in HTTP/1 a body without a length ends with its connection, and in HTTP/2 it ends by itself.
+    // undici gives the raw headers as a list only in HTTP/1.
     if (upstream.config.http2 && Array.isArray(control.rawHeaders)) fields['connection'] ??= 'close'
     const response = new UpstreamResponse(control, status, fields, phrase)
     const tookMs = this.#elapsedMs()
@@ -285,12 +292,12 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#answer(response, tookMs)
   }
 
-  /** Holds the response until its body says whether it is a refusal: nothing of it may have been passed on by then. */
+  /** Holds the response until its body says whether it is a refusal. Nothing of it is passed on before that. */
   #lookInto(response: UpstreamResponse, look: BodyLook, tookMs: number): void {
     const { clock } = this.#call
     this.#phase = 'looking'
     this.#look = { response, body: look, tookMs }
-    // The upstream has counted the call. What of it is known only with its meaning has to wait.
+    // The upstream has counted the call by now. If the charge depends on the answer, it waits until the body was looked at.
     if (!this.permit.isSettled) this.permit.commit()
     this.#timer?.cancel()
     this.#timer = clock.schedule(Math.min(LOOK_MS, this.#options.until - clock.now()), this.#onLookedLongEnough)
@@ -306,7 +313,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#answer(response, tookMs)
   }
 
-  /** The head is here, and what has to be known of the body. */
+  /** Takes up a response whose meaning is known: settles the charge, tells the breaker, and ends the attempt. */
   #answer(response: UpstreamResponse, tookMs: number): void {
     const { scrub, credential } = this.#options
     const { status, meaning, fields, isDisguised } = response
@@ -339,7 +346,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#conclude({ kind: 'response', ending, response, scrub, price, record, tookMs })
   }
 
-  /** The call has been answered, and what follows is in flight for no limit. */
+  /** Ends the attempt with a WebSocket. The call has been answered, so no limit counts it as in flight any more. */
   #switch(status: number, fields: Fields, socket: Duplex): void {
     if (this.#call.upgrade === undefined) return
     this.permit.commit()
@@ -386,14 +393,14 @@ export class Attempt implements ResponseHandler, Disposable {
       this.#note(undefined, 'body_failed', 'failed')
       this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs() })
     } else {
-      // The upstream may answer before it has the whole body, whose rest its client then fails to send.
+      // A `BodyError` is not the upstream's fault: it answered early, and the client then failed to send the rest of its body.
       if (this.#isGood && this.#response?.isWanted === true && !(error instanceof BodyError))
         this.#breakerPermit?.failed(this.#failure(`the body broke off${codeOf(error)}`))
       this.#response?.onError(error)
     }
   }
 
-  /** The client has gone: nothing of this attempt is of use to anyone, unless others wait for the same, or it tells a price. */
+  /** The client has gone. Gives the attempt up, unless other calls wait for its response, or the response tells a price. */
   #leave(): void {
     const { observer } = this.#options
     if (this.#phase === 'sent' || this.#phase === 'looking') {
@@ -406,7 +413,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#giveUp()
   }
 
-  /** Whether what the call costs is worth waiting for. That ends by itself. */
+  /** Whether the attempt goes on without its client, because the response tells the price. If so, it also bounds that wait. */
   #isFinishing(): boolean {
     const { drain, deadline } = this.#options
     const finishMs = finishMsOf(this.permit, this.#call.spend, this.#target)
@@ -436,7 +443,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const now = clock.now()
     const leftAtSentMs = deadline - this.#sentAt
     const headersMs = Math.min(headers, leftAtSentMs)
-    // While the upstream, too, waits for more of the body, the time is the client's, and the body keeps it.
+    // While the upstream, too, waits for more of the body, the client is the slow one, and `RequestBody` bounds that wait.
     const ownMs =
       body?.isAwaitingClient === true
         ? Math.max(headersMs, LOOK_AGAIN_MS)
@@ -454,7 +461,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#fail(ending, undefined)
   }
 
-  /** It fails because of a bound of the gateway's own, which says nothing about the upstream. */
+  /** Fails the attempt because of a bound of the gateway's own. That says nothing about the upstream, so the breaker does not count it. */
   #endUncounted(ending: Unanswered, cause: Error): void {
     this.#breakerPermit?.abandoned()
     this.#note(undefined, `${ending.kind}${codeOf(cause)}`, 'failed')
@@ -469,7 +476,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs() })
   }
 
-  /** Reports the response to the breaker, and to what adapts the concurrency. The upstream's time begins when it has the whole request body. */
+  /** Reports the response to the breaker and to the adaptive concurrency. The upstream's time begins when it has the whole request body. */
   #judge(status: number, sinceStartMs: number): void {
     const { slow = Infinity } = this.#target.upstream.config.breaker
     const answeredAt = this.#startedAt + sinceStartMs

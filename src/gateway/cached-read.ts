@@ -131,8 +131,8 @@ export class CachedRead implements ResponseObserver {
         const status = { forwarded: this.#reason, isCollapsed: true }
         return { kind: 'hit', answer: this.#stored(landed.entry, 'collapsed', status), refresh: undefined }
       }
-      // The first of those that waited takes the place of a client that left or had less patience, and the others wait for that one.
-      // What the gateway refused for another reason it would refuse each of them, one after the other.
+      // If the other call ended because its client left or had less patience, the first that waited takes its place, and the rest wait
+      // for that one. After any other end each asks for itself: in a row, the gateway might refuse one after the other.
       if (other !== undefined && other.patienceMs < this.#patienceMs(other) && this.#hasTimeAfter(other))
         return this.#joinOrAsk()
       if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
@@ -142,18 +142,21 @@ export class CachedRead implements ResponseObserver {
     return { kind: 'revalidate', observer: this }
   }
 
-  /** How long the call may take in all, and until it is sent also how long it may wait. */
+  /** How long the call has time for a flight's answer, in milliseconds. Until the flight is sent, its longest wait counts, too. */
   #patienceMs({ isSent }: Flight): number {
     const { maxWaitMs, timeoutMs } = this.#target.requestOptions
     return isSent ? timeoutMs : Math.min(maxWaitMs, timeoutMs)
   }
 
-  /** Whether it may wait once more. With a time of its own it may have spent that with a call that was sent, and would fail those behind it. */
+  /**
+   * Whether the call has time to take part in another flight after this one. If it has a timeout and the flight was sent, its time may be
+   * nearly spent: a flight of its own would soon end, and fail the calls that wait for it.
+   */
   #hasTimeAfter({ patienceMs, isSent }: Flight): boolean {
     return patienceMs === -Infinity || !isSent || this.#target.requestOptions.timeoutMs === Infinity
   }
 
-  /** Tells the reads that wait, however the call ended. */
+  /** Ends the flight, however the call ended. The reads that wait get the answer, or learn that there is none. */
   [Symbol.dispose](): void {
     this.#flight?.end(this.#landed)
   }
@@ -163,7 +166,7 @@ export class CachedRead implements ResponseObserver {
     if (this.#flight !== undefined && isGone) this.#flight.patienceMs = -Infinity
     else if (this.#flight !== undefined && end.kind === 'refused') {
       const patienceMs = this.#patienceMs(this.#flight)
-      // Once it is sent, it may also have ended because of the upstream.
+      // A call that was sent may have ended because of the upstream. Then its patience matters only if its time was over.
       if (!this.#flight.isSent || clock.now() - startedAt >= patienceMs) this.#flight.patienceMs = patienceMs
     }
     if (isGone) return GONE
@@ -187,7 +190,7 @@ export class CachedRead implements ResponseObserver {
   /** Handles a 304, by which the entry is updated (RFC 9111 §4.3.4). */
   #confirmed(entry: Entry, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } {
     if (!isAbout(entry, fields)) {
-      // The 304 is about another version than the stored one, so the whole answer must be requested. That may not be stored.
+      // The 304 is about another version than the stored one, so that is dropped, and the whole answer is requested.
       this.#place.drop()
       this.conditions = undefined
       this.#entry = undefined
@@ -198,7 +201,7 @@ export class CachedRead implements ResponseObserver {
     const age = fields['age'] === undefined ? {} : { age: fields['age'] }
     const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
     if (typeof freshness === 'string') {
-      // It is this client's alone, such as one with a cookie, and so is the answer that it confirms.
+      // With the fields of the 304, such as a cookie, the answer may not be stored. It is for this client alone.
       this.#place.drop()
       const own = { ...entry, headers, bornAt: clock.now() }
       return this.#stored(own, 'revalidated', { forwardedStatus: 304, isStored: false })
@@ -262,8 +265,8 @@ export class CachedRead implements ResponseObserver {
   }
 
   /**
-   * Makes the call that refreshes a stale entry, which a HEAD can't. It does not wait for quota, and there is one at a time. No client
-   * waits for it, so the time of none ends it.
+   * Makes the call that refreshes a stale entry; undefined for a HEAD, if nothing may be stored, or if no flight may begin, for example
+   * because one is under way. The call does not wait for quota, and has no timeout, because no client waits for it.
    */
   #refreshOf(entry: Entry): Refresh | undefined {
     const { generation, key } = this.#place
@@ -286,8 +289,8 @@ export class CachedRead implements ResponseObserver {
   }
 
   /**
-   * Waits for another call's answer; undefined if that call is not sent within the time that this one may wait, or if this one
-   * has to be answered by now.
+   * Waits for another call's answer; undefined if that call ends without one, or is not sent within the time that this one may wait, or
+   * if this call's time is over or its client has gone.
    */
   async #await(flight: Flight): Promise<Landed | undefined> {
     const call = this.#call
@@ -311,7 +314,7 @@ export class CachedRead implements ResponseObserver {
     return landed
   }
 
-  /** Lets the reads that wait go on by themselves, and the next ones not wait at all. */
+  /** Makes the reads that wait ask for themselves. Unless the status is an error or 304, the next reads do not wait at all. */
   #notForOthers(status: number): void {
     if (this.#flight === undefined) return
     // A 304 answers the client's own conditions, and says nothing of other answers.
@@ -335,13 +338,13 @@ export class CachedRead implements ResponseObserver {
     const head = { status, reason, headers: keptHeaders(headers, this.#call.clock.wall()), ...freshness }
     if (keepMsOf(head, now) === 0) return this.#outdated(status, 'no-lifetime')
     if (Number(onlyValue(fields['content-length']) ?? 0) > maxEntryBytes) return this.#outdated(status, 'too-large')
-    // An answer in HTTP/1.1 from an upstream that may speak HTTP/2 has the field, see `Attempt`.
+    // In HTTP/2 a body needs no length. `Attempt` adds `connection` to HTTP/1.1 answers of an upstream that may speak HTTP/2.
     const isFramed =
       hasLength(status, fields) || (this.#target.upstream.config.http2 && fields['connection'] === undefined)
     return isFramed ? new Capture(head, maxEntryBytes) : this.#outdated(status, 'no-length')
   }
 
-  /** Drops the stored answer: it is older than the one that came and is not stored. */
+  /** Drops the stored answer, because a newer one came that is not stored; keeps it after a 5xx. Returns `why`. */
   #outdated(status: number, why: NotKept): NotKept {
     if (this.#entry !== undefined && status < 500) this.#place.drop()
     return why
@@ -350,7 +353,7 @@ export class CachedRead implements ResponseObserver {
   #freshnessOf(status: number, fields: Fields): Freshness | NotKept {
     const { snapshot, request, clock } = this.#call
     const { account, route } = this.#target
-    // If clients have keys, Authorization holds the key of one, which is for the gateway; and the place is the client's own.
+    // If clients have keys, a client's Authorization holds its key, which is for the gateway and not for the upstream.
     const isAuthorized =
       isCredentialInAuthorization(route, account) || (snapshot.callers.isOpen && 'authorization' in request.headers)
     const times = { sentAt: this.#sentAt, now: clock.now(), wall: clock.wall() }

@@ -34,13 +34,13 @@ export interface Traits {
   readonly client: string
   /** The name of the credential in its pool. */
   readonly credential: string | undefined
-  /** What of the request's body is there whole; undefined where it is not known yet, or not kept. */
+  /** The whole body of the request; undefined if it is not here yet, or is not kept. */
   readonly body?: Buffer | undefined
 }
 
 /**
- * A `{name}` in a route matches any text, and a body may say anything. A limit by them therefore counts in this many groups. Names of one group share a
- * count: they may wait for one another, but never exceed the limit.
+ * A limit may count by a `{name}` in the route or by a text in the body. Both may be any text, so each text falls into one of this many
+ * groups. Texts of one group share a count: they may wait for one another, but never exceed the limit.
  */
 const GROUPS = 64
 
@@ -60,7 +60,7 @@ export class Rule {
   readonly isOfPool: boolean
   readonly #id: string
   readonly #price: Price | undefined
-  /** Given if it counts money. */
+  /** Set if the limit counts money. */
   readonly #prices: PriceList | undefined
   readonly #reserve: Reserve | undefined
   readonly #finishMs: number
@@ -83,7 +83,7 @@ export class Rule {
     this.account = base === 'upstream' ? '*' : owner
     this.isEnforced = config.enforce ?? true
     this.allowed = allowedBy(config, upstream.headroom)
-    // Alerts leave out labels with this word. The id stays, so the count goes on when the limit is enforced.
+    // Alerts leave out labels with the word `shadow`. The id does not have it, so the count goes on when the limit is enforced.
     this.label = labelOf(config) + (this.isEnforced ? '' : ' shadow')
     this.#config = config
     this.#countingToleranceMs = upstream.slack
@@ -112,7 +112,7 @@ export class Rule {
     return this.isSplit || when !== undefined || this.#prices !== undefined || isVaried(cost)
   }
 
-  /** Whether only the request's body tells what to reserve for a call, or where to count it. */
+  /** Whether the charge depends on the request's body: how much to reserve, or in which group to count. */
   get readsBody(): boolean {
     if (this.#reserve?.readsBody === true || this.#prices?.readsBody === true) return true
     return this.#splits.some((split) => split.startsWith('/'))
@@ -123,12 +123,12 @@ export class Rule {
     return (this.#price ?? this.#prices)?.pointers ?? []
   }
 
-  /** What a call costs by its answer; undefined where that is not known. `found`: what the body says at the pointers. */
+  /** The units that a call costs by its answer; undefined if that is not known. `found` has the numbers at `pointers`, in that order. */
   spent(tariff: Tariff, fields: Fields, found: readonly (number | undefined)[]): number | undefined {
     return this.#prices === undefined ? this.#price?.units(fields, found) : this.#prices.units(fields, found, tariff)
   }
 
-  /** How long an answer that tells the price is read on without its client, in milliseconds. */
+  /** How long an answer is read on for its price after its client has left, in milliseconds; 0 for not at all. */
   finishMsFor(tariff: Tariff): number {
     return this.#prices?.finishMsFor(tariff) ?? this.#finishMs
   }
@@ -138,18 +138,18 @@ export class Rule {
     return this.#prices === undefined && this.#price?.isToldBy(fields) === true
   }
 
-  /** Whether an answer of this status is one that the upstream does not count. */
+  /** Whether a call that is answered with this status costs nothing. */
   isUncounted(status: number): boolean {
     if (this.#prices?.isFree(status) === true) return true
     return this.#uncounted !== undefined && isStatusOf(this.#uncounted, status)
   }
 
-  /** A call has cost so much, by its answer. What calls cost in money is learned once, and not by each limit. */
+  /** Learns from what a call cost by its answer. Does nothing if the limit counts money: those costs are learned by the price list. */
   observe(route: Route, client: string, units: number): void {
     if (this.#prices === undefined) this.#reserve?.observe(route, client, units)
   }
 
-  /** A limit by credential does not concern calls without a credential. */
+  /** Whether calls of this route are charged to the limit. A limit by credential leaves out calls without a credential. */
   concerns(route: Route): boolean {
     return this.#base !== 'credential' || route.credential !== 'none'
   }
@@ -223,7 +223,7 @@ export class Rule {
     if (pace === undefined) return undefined
     return this.#paces.getOrInsertComputed(group, () =>
       limitOf({
-        // Not rounded: one id must not have buckets of two lengths.
+        // The id has the exact length. Rounded, two lengths could share one id, and so one bucket.
         id: `${this.#id}${group}:pace.${pace.windowMs}`,
         class: this.class,
         kind: 'smoothing',
@@ -235,12 +235,12 @@ export class Rule {
 
 const RULES = new WeakMap<Limit, Rule>()
 
-/** The configured limit as which calls are charged to this one; undefined for a limit of the gateway's own. */
+/** The configured rule behind a limit; undefined for a limit that `limitOf` of a rule did not make, such as one of `paceOf`. */
 export function ruleOf(limit: Limit): Rule | undefined {
   return RULES.get(limit)
 }
 
-/** The limits that calls of a route's kind are charged to, in the order in which the classes are named. */
+/** The rules that calls of a route are charged to: those of its classes, in the order the route names them, then those of every call. */
 export function rulesFor(
   route: Route,
   upstream: UpstreamConfig,
@@ -282,7 +282,7 @@ function valueOf(split: Split, route: Route, { path, client, body }: Traits): st
   if (split === 'route') return route.countedAs
   if (split === 'client') return client
   if (split.startsWith('/')) {
-    // Calls of which the text is not known, because the body was not kept or lacks it, are counted together.
+    // Calls without a known text are counted together: their body was not kept, or lacks it.
     const said = body && bodyText(body, split)
     return said ? String(groupNumber(said)) : ''
   }
@@ -293,7 +293,7 @@ function valueOf(split: Split, route: Route, { path, client, body }: Traits): st
   return text === undefined ? undefined : String(groupNumber(text))
 }
 
-/** The group of a name. All spellings of it, percent-encoded or in capitals, give the same one. */
+/** The group of a text. Percent-encoding and capitals make no difference. */
 function groupNumber(text: string): number {
   let name = text
   try {
@@ -316,7 +316,7 @@ function lengthMissing({ class: className, label }: Rule): Failure {
   return new Failure('invalid_request', message)
 }
 
-/** It is not a 429, because waiting does not help. */
+/** The failure of a call that costs more than the limit ever allows: no 429, because waiting does not help. `unit` is that of its price. */
 export function tooExpensive(
   { class: className, label, allowed }: Pick<Rule, 'class' | 'label' | 'allowed'>,
   units: number,

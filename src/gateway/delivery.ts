@@ -13,21 +13,21 @@ import type { ResponseObserver } from './response-observer.ts'
 import type { BodyReceiver, UpstreamResponse } from './upstream-response.ts'
 
 export interface DeliveryOptions {
-  /** Longest time in which the client takes nothing of what is there, in milliseconds. */
+  /** How long the client may take nothing while data waits for it, in milliseconds. Then the response is broken off. */
   readonly idleMs: number
   /** Removes from the response what the upstream echoes of the request's credential. */
   readonly scrub: Scrub | undefined
-  /** Sees all of the response as it goes to the client. Where others wait for it, it goes on without its client. */
+  /** Sees all of the response on its way. While other calls wait for the response, it goes on after its own client has left. */
   readonly observer: ResponseObserver | undefined
-  /** Reads from the body, as it was sent, what the call costs. */
+  /** Reads what the call costs from the body, as the upstream sent it. */
   readonly price: AnswerPrice | undefined
-  /** Says how long the response is worth reading without its client, because it tells what the call costs. */
+  /** Says how long the response is read on for its price after its client has left. */
   readonly worth: Pick<AnswerPrice, 'finishMs' | 'finishBy'> | undefined
   /** Cancelled when the gateway stops: then no response is read for its price alone. */
   readonly drain: Cancellation
 }
 
-/** An answer that its client has left is not read on for its price beyond so many bytes. */
+/** How many bytes of an answer are read for its price at most, after its client has left. */
 const FINISH_BYTES = 16 * 1_048_576
 
 /** A response whose body is passed on as it comes; see `UpstreamResponse`. */
@@ -36,10 +36,13 @@ export type Deliverable = Pick<
   'status' | 'meaning' | 'fields' | 'phrase' | 'passTo' | 'pause' | 'resume' | 'abort'
 >
 
-/** To send a body of this length together with its head saves 1.1 µs, 4 % of what Node takes for a request. Longer ones gain nothing. */
+/** A body up to this length is sent together with its head. That saves 1.1 µs, 4 % of Node's time for a request. A longer one gains nothing. */
 const SHORT_BYTES = 1_024
 
-/** Passes a response on as it comes, no faster than the client takes it. Rejects where the gateway made a mistake. */
+/**
+ * Passes a response on as it comes, no faster than the client takes it, unless other calls wait for it. Resolves with how it ended, also
+ * if it broke off or its client left. Rejects only on a mistake of the gateway.
+ */
 export function deliver(call: Answering, response: Deliverable, options: DeliveryOptions): Promise<Delivered> {
   return new Promise((resolve, reject) => {
     const delivery = new Delivery(call, response, options, resolve, reject)
@@ -57,14 +60,14 @@ class Delivery implements BodyReceiver {
   readonly #options: DeliveryOptions
   readonly #resolve: (end: Delivered) => void
   readonly #reject: (mistake: unknown) => void
-  /** The client has gone, and the response goes on for others, or to its end for its price. */
+  /** The client has gone, and the response goes on for other calls or for its price. */
   #isWithoutClient = false
   /** How many more bytes are read for the price alone. */
   #finishBytes = 0
   #isOver = false
-  /** Whether the gateway says how much is left of its own limits, in the place of what the vendor says of its. */
+  /** Whether the client is told what is left of the gateway's limits, in place of what the upstream says of its own. */
   #hasOwnQuota = false
-  /** While what came with the headers is taken in. Its last piece is held, to go out together with the end if that came, too. */
+  /** True while the pieces that came with the headers are taken in. The last one is held: if the end came, too, both go out together. */
   #isBeginning = true
   #heldPiece: Buffer | undefined
   #cancellation: Subscription | undefined
@@ -106,9 +109,9 @@ class Delivery implements BodyReceiver {
     this.#response.passTo(this)
     this.#isBeginning = false
     if (this.#isOver || this.#isWithoutClient) return
-    // What is here already goes out with the head; what is not may be long in coming, and the head must not wait for it.
+    // A piece that is here already goes out with the head. If there is none, the head does not wait: the body may be long in coming.
     if (this.#heldPiece === undefined) call.response.flushHeaders()
-    // What is more of it than the client takes now waits in the response's buffer until the next piece.
+    // If the client does not take all of it, the rest waits in the response's buffer. Only the next piece pauses the upstream.
     else this.#write(this.#heldPiece)
   }
 
@@ -129,7 +132,7 @@ class Delivery implements BodyReceiver {
     scrub?.trailers(trailers)
     if (this.#isWithoutClient) return this.#finish(GONE)
     const passedOn = responseTrailers(trailers, this.#hasOwnQuota)
-    // Node leaves them out where the client's response is not chunked.
+    // Node leaves trailers out if its response to the client is not chunked.
     if (passedOn.length > 0) response.addTrailers(passedOn)
     const last = this.#heldPiece
     // Node sends a head and a body in one piece only if both are strings.
@@ -172,8 +175,8 @@ class Delivery implements BodyReceiver {
   }
 
   /**
-   * Stops reading until the client has taken what was written; for as long as it may be idle. What it takes meanwhile out of the buffer
-   * of the system does not show: between two drains nothing changes in what Node knows of the socket.
+   * Stops reading until the client has taken all that was written, and breaks the response off if that takes longer than `idleMs`. A
+   * client that takes only a part of it counts as idle: Node does not see what leaves the system's buffer between two drains.
    */
   #awaitClient(): void {
     const { response, clock } = this.#call
@@ -205,7 +208,7 @@ class Delivery implements BodyReceiver {
     }
   }
 
-  /** Nobody wants the rest, unless it tells what the call costs. */
+  /** Nobody waits for the response any more. Reads on if the rest tells what the call costs, else gives it up. */
   #finishForPrice(): void {
     const { worth, drain } = this.#options
     const { clock } = this.#call
@@ -227,7 +230,7 @@ class Delivery implements BodyReceiver {
     }
   }
 
-  /** Nobody wants the rest. */
+  /** Gives the rest up: nobody wants it, or the gateway made a mistake. */
   #abort(mistake?: unknown): void {
     this.#response.abort()
     if (mistake === undefined) this.#finish(GONE)

@@ -1,5 +1,5 @@
 /*
- * src/gateway: a call from its start to its end; forward.ts has the loop, and is the place to begin to read. It is longer than others,
+ * src/gateway takes a call from its start to its end. Begin to read in forward.ts, which has the loop. It is longer than other files,
  * so that a reader can follow a call through all steps of the loop without leaving it.
  * It imports what .oxlintrc.ts lists; only server and process stand above.
  * A change here must prove that every way to end gives back the permit, the place and the connection (test/gateway,
@@ -33,7 +33,7 @@ import type { Upstream } from './snapshot.ts'
 import { answerFromCache, type StoredAnswer } from './stored-answer.ts'
 import { openTunnel } from './open-tunnel.ts'
 
-/** So long a call whose turn has come keeps it while it waits for a token. Most endpoints answer sooner. */
+/** How long a call keeps its turn while it waits for a new token, in milliseconds. Most token endpoints answer sooner. */
 const KEEP_TURN_MS = 1_000
 
 export interface Environment {
@@ -44,7 +44,10 @@ export interface Environment {
   readonly log: Pick<Log, 'logger'>
 }
 
-/** Takes an identified call to its end: answers it from the cache, or asks the upstream. Rejects where the gateway made a mistake. */
+/**
+ * Takes an identified call to its end: answers it from the cache, or asks the upstream. Resolves with how the call ended, also if it
+ * was refused or broke off. Rejects only on a mistake of the gateway.
+ */
 export function forward(call: Call, target: Target, env: Environment): Promise<Forwarded> {
   if (call.upgrade !== undefined) return forwardWebSocket(call, target, env)
   if (target.upstream.cache === undefined) return send(call, target, env, undefined)
@@ -69,7 +72,7 @@ async function forwardThroughCache(call: Call, target: Target, env: Environment)
   }
 }
 
-/** Refreshes a stored answer in the background. The client gets the old one meanwhile. A gateway that stops cancels it. */
+/** Refreshes a stored answer in the background, for no client. Is cancelled when the gateway stops. Logs a mistake, and never rejects. */
 async function refreshCache({ call, target, observer }: Refresh, env: Environment): Promise<void> {
   try {
     using refreshing = observer
@@ -83,7 +86,7 @@ async function refreshCache({ call, target, observer }: Refresh, env: Environmen
   }
 }
 
-/** A WebSocket needs one of a few places, from before its handshake to its end. */
+/** Forwards a call for a WebSocket. It holds one of the upstream's `webSockets.most` places from before its handshake to its end. */
 async function forwardWebSocket(call: Call, target: Target, env: Environment): Promise<Forwarded> {
   const { webSockets } = target.upstream
   if (webSockets.open >= webSockets.most) return refused(refusals.tooManyWebSockets(target.upstream))
@@ -96,8 +99,8 @@ async function forwardWebSocket(call: Call, target: Target, env: Environment): P
 }
 
 /**
- * The way of a call from its admission to its answer. Each attempt is admitted, and so charged, anew, and ends at the headers
- * of its response, or without one. Then the response is delivered, or the call is sent again, or what the cache has answers it.
+ * Takes a call from its admission to its answer. Each attempt is admitted and charged anew. An attempt ends at the headers of its
+ * response, or without a response. Then the response is delivered, the call is sent again, a stored answer answers it, or it is refused.
  */
 async function send(
   call: Call,
@@ -114,14 +117,14 @@ async function send(
       candidates === undefined
         ? admit(call, plan.target, plan.graceMs, plan.deadline, env.metrics)
         : admitWithAny(call, plan, candidates, env.metrics)
-    // Most calls are admitted at once. Without the await they save a trip through the microtask queue.
+    // Most calls are admitted at once. Without an await they skip a trip through the microtask queue.
     const admission = entry instanceof Promise ? await entry : entry
     if (admission.kind !== 'admitted') return admission
     const first = new Attempt(call, plan.target, admission.permit)
     // Not `using`, which V8 runs much more slowly.
     const attempt = hedgedIfLate(first, call, plan, env, observer)
     try {
-      // A token may have ended while the call waited for its turn. If there is no other soon, the turn is given back.
+      // The token may have expired while the call waited. If no new one comes soon, the call gives its turn back and starts again.
       const renewal = entry instanceof Promise ? plan.credential?.prepare(call, plan.until, KEEP_TURN_MS) : undefined
       if (renewal !== undefined && (await renewal) !== undefined) {
         plan.delayMs = undefined
@@ -152,12 +155,12 @@ async function send(
 
 type Step =
   | { readonly kind: 'end'; readonly end: Forwarded }
-  /** Without a delay it is no retry, but the same request without the conditions of the cache. */
+  /** If `delayMs` is undefined, it is no retry: the request is sent again without the conditions of the cache. */
   | { readonly kind: 'retry'; readonly delayMs: number | undefined }
   | { readonly kind: 'answer-from-cache'; readonly answer: StoredAnswer }
   | { readonly kind: 'deliver'; readonly outcome: Answered | Switched }
 
-/** What becomes of a call after an attempt. A response that is not delivered is drained. */
+/** Decides what becomes of a call after an attempt. Drains a response that is not delivered. */
 function nextStep(outcome: Outcome, { clock }: Sending, plan: RetryPlan, observer: ResponseObserver | undefined): Step {
   const { upstream } = plan.target
   switch (outcome.kind) {
@@ -195,8 +198,8 @@ function ending(end: Forwarded): Step {
 }
 
 /**
- * Waits for what the next attempt needs, before the attempt is charged. So a call whose client is slow to send, or that waits for its
- * credential, takes no quota, no place in the queue, and not the breaker's probe. Returns how the call ends if there is no next attempt.
+ * Waits for what the next attempt needs, before the attempt is charged. While a call waits for its client's body or for its credential,
+ * it holds no quota, no place in the queue, and not the breaker's probe. Returns how the call ends if there is no next attempt.
  */
 async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<Forwarded | undefined> {
   const { breaker, body, credential, until } = plan
@@ -230,7 +233,7 @@ function outOfTime(call: Call, { target }: RetryPlan): Forwarded {
   return refused(refusals.OUT_OF_TIME)
 }
 
-/** Sleeps between two attempts, until the client leaves or the gateway stops. */
+/** Sleeps between two attempts. Ends early if the client leaves or the gateway stops. */
 async function sleep(delayMs: number, call: Sending, drain: Cancellation): Promise<void> {
   const { clock, gone } = call
   const since = clock.now()
@@ -316,23 +319,26 @@ function deliverAnswer(
   const options = { idleMs, scrub, observer, price, worth: price, drain }
   if (scrub === undefined || !isToUnpack(response, call.request.method, scrub)) return deliver(call, response, options)
   const packed = new PackedResponse(response, { clock: call.clock, scrub, price })
-  // It reads the price from the body itself, as that was sent.
+  // `PackedResponse` reads the price itself, from the body as the upstream sent it.
   const begin = (): Promise<Delivered> => deliver(call, packed, { ...options, price: undefined })
   return packed.decided?.then(begin) ?? begin()
 }
 
-/** Counts the time of an attempt for the upstream, or for the client if that was late with its body. */
+/** Adds the time of an attempt to that of the upstream, or to that of the client if its body failed. */
 function count(outcome: Outcome, call: Sending, { upstream, admissionPolicy }: Target): void {
   const { kind, tookMs } = outcome
   if (kind === 'body_failed') call.receivingMs += tookMs
   else if (kind !== 'unsendable') call.upstreamMs += tookMs
-  // When a client leaves before the headers says nothing about the upstream.
+  // The time until a client left says nothing about the upstream.
   const isOfUpstream = kind === 'response' || kind === 'failed' || kind === 'switched'
   if (isOfUpstream && tookMs > 0) admissionPolicy.metrics.upstreamDuration.observeMs(tookMs, call.id)
   countTimeout(call, upstream, outcome)
 }
 
-/** The first attempt, with a second one beside it if it is slow: of a call that reads, has no body, and whose answer the cache does not want. */
+/**
+ * Returns the first attempt, or one that starts a second beside it if the first is slow. It does that only for the first attempt of a
+ * call that only reads, may be retried, has no body, is no WebSocket, and whose answer the cache does not want.
+ */
 function hedgedIfLate(
   first: Attempt,
   call: Call,
@@ -353,7 +359,7 @@ function hedgedIfLate(
   })
 }
 
-/** Begins the second attempt. It is charged like any other and taken from the retry budget, and it does not wait for quota. */
+/** Begins the second attempt; undefined if there may be none. It is charged as any other, uses the retry budget, and never waits for quota. */
 async function beginSecond(
   call: Call,
   plan: RetryPlan,
@@ -367,7 +373,7 @@ async function beginSecond(
   if (permit === undefined) return undefined
   using held = new DisposableStack()
   const attempt = held.use(new Attempt(call, target, permit))
-  // The first may have been answered meanwhile.
+  // The first attempt may have been answered meanwhile.
   if (!isStillWanted() || !attempt.enter(breaker, true)) return undefined
   if (!upstream.retryBudget.withdraw()) {
     upstream.budgetExhausted.increment(call.id)

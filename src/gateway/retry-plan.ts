@@ -12,23 +12,29 @@ import { type Failure, isFailure } from './failure.ts'
 import type { Refused } from './forwarded.ts'
 import { RequestCredential } from './request-credential.ts'
 
-/** A call that was throttled must not have its turn at the very end of the pause, or its client would be refused by a moment. */
+/**
+ * How much longer than the upstream's pause a throttled call may wait, in milliseconds. Its turn comes just after the pause, so without
+ * this it would be refused for a moment too few.
+ */
 const TURN_MS = 250
 
 /** What a call needs for each of its attempts, and whether, why and when there is another. */
 export class RetryPlan {
-  /** The call's own, until another credential of a pool is chosen. */
+  /** At first the call's own. Replaced when another credential is chosen, or when the body tells the charge. */
   target: Target
   readonly breaker: Breaker
   readonly body: RequestBody | undefined
   readonly credential: RequestCredential | undefined
   /** Whether the call may reach the upstream twice. */
   readonly isSafe: boolean
-  /** When the client wants response headers at the latest, its wait in queues included. */
+  /** When the client wants response headers at the latest, queues included, by the call's clock; Infinity if it set no timeout. */
   readonly until: number
-  /** When the last attempt must have response headers: so long after the first attempt, not counting the queue before it. */
+  /**
+   * When the last attempt must have response headers: `timeouts.total` after the first attempt began, so without the queue before it, but
+   * not after `until`. Before the first attempt it is `until`.
+   */
   deadline: number
-  /** How much longer it may wait than its client asked for, because the upstream let none through. */
+  /** How much longer than its client allowed the call may wait in the queue, in milliseconds, because the upstream throttled it. */
   graceMs = 0
   /** How long to wait before the next attempt, in milliseconds; undefined for an attempt that is no retry. */
   delayMs: number | undefined
@@ -68,7 +74,7 @@ export class RetryPlan {
     return this.until !== Infinity && this.until <= this.#call.clock.now()
   }
 
-  /** An attempt begins. The first one begins the time that all of them together may take. */
+  /** Counts an attempt that begins. The first one sets `deadline`. */
   begin(): void {
     const { upstream, admissionPolicy, client } = this.target
     const call = this.#call
@@ -77,11 +83,14 @@ export class RetryPlan {
       upstream.retryBudget.deposit()
     }
     admissionPolicy.metrics.attempts(this.reason).increment(call.id)
-    // What is settled later is counted then.
+    // A charge that is settled later is counted when it is settled.
     if (!admissionPolicy.chargeSet.isSettled) admissionPolicy.spending.count(client, call.id)
   }
 
-  /** Milliseconds to wait before the call is sent once more, or undefined if this was its end. */
+  /**
+   * Returns how many milliseconds to wait before the call is sent once more; undefined if this attempt was its last. Call it once an
+   * attempt: it uses the retry budget, and sets `reason` and `graceMs`.
+   */
   delayAfter(ending: Ending): number | undefined {
     const { upstream } = this.target
     const call = this.#call
@@ -97,13 +106,13 @@ export class RetryPlan {
       previousMs: this.#previousMs,
       leftMs: this.deadline - call.clock.now(),
     }
-    // What one credential of several has to wait for, another need not.
+    // If another credential of the pool is free now, it need not wait for the Retry-After of this one.
     const isOfOne = ending.kind === 'response' && ending.status === 429 && this.credential?.othersInMs === 0
     const judged = isOfOne ? { ...ending, retryAfterMs: 0 } : ending
     const delayMs = decide(judged, this.#policy, situation, this.#random)
     // An open breaker would refuse the retry; the upstream's own answer says more.
     if (delayMs === undefined || this.breaker.isRefusing) return undefined
-    // Retries that wait for their turn add no traffic: what is let through is what the quota allows.
+    // A throttled call waits for its turn, so its retry stays inside the quota, and does not use the retry budget.
     if (ending.kind === 'throttled') this.graceMs += ending.pauseMs + TURN_MS
     else if (!upstream.retryBudget.withdraw()) {
       upstream.budgetExhausted.increment(call.id)
@@ -114,32 +123,32 @@ export class RetryPlan {
     return delayMs
   }
 
-  /** An attempt was answered. If it was made with another credential, that tells of the one before. */
+  /** Tells the credential that was refused how the attempt with another one was answered. Does nothing after other attempts. */
   settleCredential(status: number): void {
     if (this.reason === 'credential') this.credential?.settled(status)
   }
 
-  /** Another credential of a pool may do for the retry. */
+  /** Chooses the best credential of the pool for a retry. Does nothing if there is no choice. */
   chooseCredential(): void {
     if (this.target.candidates !== undefined) this.#rank()
   }
 
-  /** The credential can't be had; returns whether another of the pool takes its place. */
+  /** Call it if the credential can't be had. Returns whether another of the pool takes its place. */
   replaceCredential(): boolean {
     if (this.target.credential?.leaveOut?.() !== true) return false
     this.#rank()
     return true
   }
 
-  /** The next attempt is made with this credential. */
+  /** Makes the next attempt use this credential. `because` tells the log why. */
   use({ credential, admissionPolicy }: Candidate, because: string): void {
     this.credential!.replace(credential, because)
     this.#call.target = this.target = { ...this.target, credential, admissionPolicy }
   }
 
   /**
-   * The request's body is here, as far as it is kept: it may tell how much to reserve for the call. Returns why the call can never be
-   * admitted, if that is what it tells.
+   * Works the charge out from the request's body, once, if the charge depends on it. Call it when the body was received, as far as it is
+   * kept. Returns a failure if the call can never be admitted.
    */
   priceBody(): Failure | undefined {
     const { admissionPolicy, upstream, route } = this.target
@@ -150,7 +159,10 @@ export class RetryPlan {
     return admissionPolicy.readsBody ? this.#choosePolicies() : undefined
   }
 
-  /** The call is charged to the budgets of its client, if it was not before. Returns how it ends where one of them is used up. */
+  /**
+   * Charges the call to the budgets of its client, unless it was charged before. Resolves with how the call ends if a budget is used up
+   * or the store can't be asked.
+   */
   spend(): Promise<Refused | undefined> | undefined {
     const { spend } = this.#call
     return spend?.isPending === true ? spend.enter(this.target, this.#bodyThere) : undefined
@@ -193,15 +205,18 @@ export class RetryPlan {
   }
 
   /**
-   * Whether the upstream is known to have begun with a call that changes something. To do it twice would end in the same, but
-   * each time it takes effect, and an upstream that breaks off behind its interim response will do so again.
+   * Whether the upstream is known to have begun with a call that changes something. Such a call is not sent again, even if it is safe to
+   * repeat: it would take effect each time, and an upstream that breaks off after its interim response will do so again.
    */
   #hasBegun(ending: Ending): boolean {
     if (ending.kind !== 'interrupted' || ending.interim === undefined) return false
     return !isSafeMethod(this.#call.request.method ?? '')
   }
 
-  /** Not a matter of the retry budget, because it can't add up: a credential that does not help is not tried again soon. */
+  /**
+   * Whether to send the call again with another credential; if so, sets `reason`. It does not use the retry budget: a credential that does
+   * not help is not tried again soon, so such retries can't add up.
+   */
   #isWorthAnotherCredential({ status, retryAfterMs }: Answered): boolean {
     if (this.credential === undefined || (status !== 401 && status !== 403 && status !== 429)) return false
     const isReplayable = this.target.requestOptions.mayRetry && this.body?.isReplayable !== false
@@ -211,7 +226,7 @@ export class RetryPlan {
   }
 }
 
-/** Whether the call may reach the upstream twice: by its route, or by a key with which the upstream makes it one. */
+/** Whether the call may reach the upstream twice: its route allows it, or the upstream carries calls with one Idempotency-Key out once. */
 function isSafe({ request }: Call, { route, upstream }: Target): boolean {
   if (route.retry === 'safe') return true
   return upstream.config.retry.idempotencyKey === 'honoured' && Boolean(onlyMember(request.headers['idempotency-key']))
