@@ -2,13 +2,13 @@ import { AdaptiveLimit } from './adaptive-limit.ts'
 import { type Limit, SLOTS } from './limit.ts'
 import { type Others, type Release, withOthers } from './release.ts'
 
-/** Charges of one bucket; buckets are numbered from the zero of the clock. */
+/** The units charged in one bucket. Without a calendar of its own, bucket n begins at n bucket lengths since the zero of the clock. */
 export interface Charges {
   readonly bucket: number
   readonly units: number
 }
 
-/** What an upstream's answer says of a limit: units counted, units that may be off, and milliseconds until more comes back. */
+/** What an upstream's answer says of a limit. `counted` may be off by `tolerance` units. More comes back in `resetMs` milliseconds. */
 export interface Counted {
   readonly counted: number
   readonly tolerance: number
@@ -16,26 +16,26 @@ export interface Counted {
   readonly isRefused: boolean
 }
 
-/** The same for units that are reserved for calls in flight: nobody knows how many come back when these are settled. */
+/** How soon a waiting call asks again for units that calls in flight reserve. Nobody knows when they are settled, or what comes back. */
 const RESERVED_POLL_MS = 100
-/** How soon a waiting call asks again for a slot among concurrent calls, because nobody knows when one ends. */
+/** How soon a waiting call asks again for a slot of a `concurrent` limit. Nobody knows when a call ends. */
 const CONCURRENT_POLL_MS = 25
 
 /**
- * The charges of one limit that count now. It never counts less than the upstream may have counted; `Ledger` states that
- * guarantee. All times are milliseconds of one clock. If that clock goes back, time stands still here. The script in
- * redis/charge is this same structure.
+ * Counts the charges of one limit. It never counts less than the upstream may have counted, as `Ledger` guarantees. All times are
+ * milliseconds of one clock. If that clock goes back, time stands still here, but see `#goBack`. The script in redis/charge is the
+ * same structure.
  */
 export class Counter {
   limit: Limit
   readonly #counts = new Float64Array(SLOTS)
-  /** The first bucket that holds charges, if there are any. */
+  /** The first bucket that holds charges. It has no meaning while `#sum` is 0. */
   #oldest = 0
   /** The bucket of the latest time seen. */
   #current = 0
   #sum = 0
   #adaptiveLimit: AdaptiveLimit | undefined
-  /** By how much the calendar is ahead of the clock. Calendar windows begin at multiples of their length by the calendar. */
+  /** By how many milliseconds the calendar is ahead of the clock. Calendar windows begin and end by the calendar. */
   #aheadMs: number
 
   constructor(limit: Limit, aheadMs = 0) {
@@ -43,13 +43,13 @@ export class Counter {
     this.#aheadMs = limit.kind === 'calendar' ? aheadMs : 0
   }
 
-  /** Units that count against the limit now, without what others have used. */
+  /** Units that count against the limit now, without what others have used. Of a calendar: in the current window. */
   used(now: number): number {
     this.#advance(now)
     return this.limit.kind === 'calendar' ? this.#counts[this.#current % SLOTS]! : this.#sum
   }
 
-  /** Units that can be charged now for a call of `units`; negative where more is charged than allowed. */
+  /** Units that can be charged now, of which the next call needs `units`. Negative if more is charged than allowed. */
   free(now: number, units = 0): number {
     const used = this.#most(now)
     const adaptive = this.#adaptiveLimitAt(now)
@@ -72,8 +72,8 @@ export class Counter {
   }
 
   /**
-   * The upstream had counted so many units when it answered a call of `units` charged at `at`, or refused it; see `AdaptiveLimit`. A
-   * refusal that the usage of others explains is no reason to use less of the limit after the reset.
+   * The upstream had `counted` so many units when it answered or refused a call of `units` that was charged at `at`; see
+   * `AdaptiveLimit`. If the usage of others explains a refusal, no less of the limit is used after the reset.
    */
   observeCount(now: number, at: number, units: number, { counted, tolerance, resetMs, isRefused }: Counted): void {
     const used = this.#most(now)
@@ -99,7 +99,7 @@ export class Counter {
     return this.#adaptiveLimit
   }
 
-  /** The most units that are charged in one of the windows in which a call that is sent now may be counted. */
+  /** A call that is sent now may be counted in several calendar windows. Returns the units charged in the fullest of them. */
   #most(now: number): number {
     this.#advance(now)
     const { kind, countingToleranceMs, inFlightLeaseMs } = this.limit
@@ -112,7 +112,7 @@ export class Counter {
     return most
   }
 
-  /** Charges calls that are sent at `at`, even beyond the limit. */
+  /** Charges `units` for calls that are sent at `at`, even beyond the limit. */
   charge(now: number, at: number, units: number): void {
     this.#advance(now)
     const { requests, countingToleranceMs, inFlightLeaseMs, growthMs } = this.limit
@@ -121,8 +121,8 @@ export class Counter {
   }
 
   /**
-   * The upstream can't count calls charged at `at` later than `now + laterMs`, which may be in the past. Not for a `concurrent`
-   * limit. A `smoothing` limit ignores it.
+   * The upstream can't count calls charged at `at` later than `now + laterMs`. `laterMs` may be negative. Never call it for a
+   * `concurrent` limit. A `smoothing` limit ignores it.
    */
   commit(now: number, at: number, units: number, laterMs: number): void {
     if (this.limit.kind === 'smoothing') return
@@ -131,7 +131,7 @@ export class Counter {
     this.addCommitted(now, at, units, laterMs)
   }
 
-  /** Adds what `commit` would leave of a charge that this counter does not hold. */
+  /** Adds the charge that `commit` would leave, if this counter does not hold the charge itself. */
   addCommitted(now: number, at: number, units: number, laterMs: number): void {
     const { kind, countingToleranceMs } = this.limit
     if (kind === 'smoothing') return
@@ -148,13 +148,16 @@ export class Counter {
     this.#add(now, to - countingToleranceMs, to + inFlightLeaseMs, units)
   }
 
-  /** Takes back units that were charged at `at`, as far as they still count. */
+  /** Takes back units that were charged at `at`. Units that count no longer are ignored. */
   refund(now: number, at: number, units: number): void {
     this.#advance(now)
     this.#takeBack(at, units)
   }
 
-  /** Milliseconds until the oldest charge leaves, or a little less; 0 if nothing is charged. Of a calendar: until the next window. */
+  /**
+   * Milliseconds until the oldest charge leaves; 0 if nothing is charged. A call in flight may leave later than this says. Of a calendar:
+   * milliseconds until the next window, whatever is charged.
+   */
   resetMs(now: number): number {
     const used = this.used(now)
     if (this.limit.kind === 'calendar') return this.startOf(this.#current + 1) - now
@@ -162,11 +165,11 @@ export class Counter {
     return this.#leavesAt(this.#oldest) - now
   }
 
-  /** What comes back when, soonest first, for a call of so many units. */
+  /** How many units come back when, soonest first, as far as a call of `units` needs to know. */
   releases(now: number, units = 1): Release[] {
     const { kind, countingToleranceMs } = this.limit
     const used = this.used(now)
-    // Only when the call can't be counted in this window any more, whichever of the two clocks is behind.
+    // A call waits until the upstream can't count it in this window any more, even if the upstream's clock is behind.
     if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + countingToleranceMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
     const isReserving = this.limit.settles === 'at-end'
@@ -180,7 +183,7 @@ export class Counter {
     return withOthers(releases, this.others(now), units - this.free(now))
   }
 
-  /** Units of which it is not known whether others use them; undefined if there are none. */
+  /** Units that others may or may not use; undefined if there are none. */
   others(now: number): Others | undefined {
     const adaptive = this.#adaptiveLimit
     if (adaptive === undefined) return undefined
@@ -228,16 +231,16 @@ export class Counter {
       : calendar.indexOf(time + this.#aheadMs)
   }
 
-  /** When that bucket begins. */
+  /** When a bucket begins. */
   startOf(bucket: number): number {
     const { calendar, bucketMs } = this.limit
     return (calendar === undefined ? bucket * bucketMs : calendar.startOf(bucket)) - this.#aheadMs
   }
 
   /**
-   * The calendar was set, and is now `aheadMs` ahead of the clock. The charges are counted anew in the windows of that calendar.
-   * `record` has the same charges in a rolling window. Calls in flight may be counted in any window since they were renewed. Nothing
-   * is charged later than they are, though the last bucket of a month ends hours later: its calls would count in the next month, too.
+   * The calendar was set, and is now `aheadMs` ahead of the clock. All charges are counted anew in its windows, by `record`, which has
+   * the same charges in a rolling window. A call in flight may be counted in any window since its last renewal. No charge reaches
+   * further ahead than a call in flight does. The last bucket of a month ends hours later, and its calls would count in the next month.
    */
   setCalendar(now: number, aheadMs: number, record: Counter): void {
     const { countingToleranceMs, inFlightLeaseMs } = this.limit
@@ -257,7 +260,10 @@ export class Counter {
     }
   }
 
-  /** The upstream may count these units at any time between `from` and `to`. They leave a rolling window one window after `to`. */
+  /**
+   * Adds units that the upstream may count at any time between `from` and `to`. A calendar has them in each of its windows between
+   * these. Another limit has them once, at `to`.
+   */
   #add(now: number, from: number, to: number, units: number): void {
     const bucket = this.bucketOf(to)
     const last = to < now ? bucket + this.#current - this.bucketOf(now) : Math.max(bucket, this.#current)
@@ -291,12 +297,12 @@ export class Counter {
     if (this.#sum > 0) while (this.#counts[this.#oldest % SLOTS] === 0) this.#oldest++
   }
 
-  /** The last bucket ahead whose slot no bucket that still counts has. */
+  /** The last bucket ahead that has a slot of its own. The next one would share its slot with a bucket that still counts. */
   get #furthest(): number {
     return this.#current + SLOTS - this.limit.kept - 1
   }
 
-  /** When the charges of a bucket leave. Calls in flight are charged ahead of now, but may be over at once. */
+  /** When the charges of a bucket leave. A bucket ahead holds calls in flight. These are taken to end now. */
   #leavesAt(bucket: number): number {
     return this.startOf(Math.min(bucket, this.#current) + this.limit.kept + 1)
   }
@@ -322,8 +328,8 @@ export class Counter {
   }
 
   /**
-   * So many units have left. Above what numbers hold exactly a sum is rounded. It would not be zero when all have left, and the first
-   * bucket with charges would be looked for without end.
+   * Takes `units` off the sum. A sum above the largest exact integer is rounded, so it is added up anew. Otherwise it might not be zero
+   * when all units have left, and `#skipEmpty` would never end.
    */
   #lower(units: number): void {
     if (this.#sum <= Number.MAX_SAFE_INTEGER) this.#sum -= units
@@ -331,10 +337,10 @@ export class Counter {
   }
 
   /**
-   * A clock that was ahead was set right: by more than a window of the calendar, or by more than there are slots for calls in flight. Which
-   * of the charges were made in this window, or belong to calls that have ended, is not known, so all of them count as made now. Otherwise
-   * nothing would be counted, and no call would leave, until the clock is there again. A rolling window goes on to stand still: its
-   * charges would count as made too early, and be forgotten too soon, if the clock was behind for a moment only.
+   * The clock was set back, by more than one calendar window, or by more than all slots of a `concurrent` limit. Nobody knows which
+   * charges still hold, so all of them count as made now. Otherwise nothing would be counted, and no call would leave, until the clock
+   * is there again. A rolling window stands still instead. If its clock was behind for only a moment, charges moved back would be
+   * forgotten too soon.
    */
   #goBack(bucket: number): void {
     const { kind, kept, inFlightLeaseMs, bucketMs } = this.limit

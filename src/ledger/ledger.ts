@@ -20,19 +20,19 @@ export interface ChargeSet {
   readonly limits: readonly Limit[]
   /** Units that one call is charged, in the order of the limits. */
   readonly units: readonly number[]
-  /** Whether a call may cost another amount in the end than it is charged; see `Ledger.commit`. */
+  /** Whether a call may cost more or less in the end than it is charged; see `Ledger.commit`. */
   readonly isSettled: boolean
-  /** Where limits are settled at the end of a response: those that are not, and those that are. */
+  /** `atEnd` has the limits that are settled at the end of a response, `atHead` the others. Undefined if none is settled at the end. */
   readonly parts: { readonly atHead: ChargeSet; readonly atEnd: ChargeSet } | undefined
-  /** Whether a limit counts calls in flight, so that a call counts after its response headers, too, until it is over. */
+  /** Whether a limit counts calls in flight. It counts a call until the call is over, even after its response headers. */
   readonly hasConcurrent: boolean
-  /** How often the charges of calls in flight are renewed. */
+  /** Milliseconds between two renewals of the charges of calls in flight. */
   readonly renewMs: number
 }
 
 /**
- * Units that one call spends of each class. All limits of a class count the same call, so the largest counts once. What it costs in
- * money is no number of such units.
+ * Units that one call spends of each class. All limits of a class count the same call, so only the largest amount is taken. Limits on
+ * money or on calls in flight are left out.
  */
 export function unitsByClass({ limits, units }: Pick<ChargeSet, 'limits' | 'units'>): Map<string, number> {
   const spent = new Map<string, number>()
@@ -85,15 +85,16 @@ export interface LimitUsage {
   readonly resetMs: number
   /** Units that may be used now, if the upstream lets through less than the limit, or others use it. */
   readonly effective?: number | undefined
-  /** What of the limit this region may use now, and what no region may, where it is split over regions. */
+  /** Units that this region may use now, if the limit is split over regions. */
   readonly share?: number | undefined
+  /** Units that no region may use now, because they are on their way from one region to another. */
   readonly stranded?: number | undefined
   /**
    * Units that are used or leased, as far as they are known by the store: never fewer than its script counts, or all that may be used
    * where leases do not fit beside what is used.
    */
   readonly committed?: number | undefined
-  /** Whether the store was not asked: what may not be spent without it then counts as used, whether or not anybody used it. */
+  /** Whether the store was not asked. Then units that may not be spent without asking it count as used, even if nobody used them. */
   readonly isLocal?: true | undefined
 }
 
@@ -104,7 +105,10 @@ export function allowedOf({ limit, effective, share }: LimitUsage): number {
 
 /** What the upstream's answer to one call says of its limits. `limit` is the number of a limit in the call's charge set. */
 export type UpstreamFeedback =
-  /** It has counted so many units; see `AdaptiveLimit`. `isRefused`: it refused the call because nothing remains until the reset. */
+  /**
+   * The upstream has counted `units`, which may be off by `tolerance`; see `AdaptiveLimit`. `isRefused`: it refused the call because
+   * nothing remains until the reset.
+   */
   | {
       readonly kind: 'counted'
       readonly limit: number
@@ -118,10 +122,10 @@ export type UpstreamFeedback =
   /** It wants no calls of the account for `ms`. */
   | { readonly kind: 'pause'; readonly ms: number }
 
-/** The answer to a charge: calls that may be sent now, and how many of them are still in flight. */
+/** The answer to a charge: how many calls may be sent now, and how many of them are still in flight. */
 export class Grant implements Member<Grant> {
   readonly chargeSet: ChargeSet
-  /** Those of its limits that are told what becomes of its calls by this grant, and not by `rest`. */
+  /** The limits that are told by this grant what becomes of its calls. The other limits are told by `rest`. */
   readonly part: ChargeSet
   /** The same calls, for the limits that are settled at the end of their responses. */
   readonly rest: Grant | undefined
@@ -129,23 +133,24 @@ export class Grant implements Member<Grant> {
   readonly granted: number
   /** Usage of each limit, in the charge set's order. */
   readonly usage: readonly LimitUsage[]
-  /** When more will be free; undefined if everything was granted, to calls that had not waited. */
+  /** When more will be free. Undefined if all were granted, and had no `Turn` or no limit counts them. */
   readonly schedule: Schedule | undefined
-  /** How many calls that had waited in the same queue all gateways were granted so far, these included; undefined without a turn. */
+  /** How many calls with a `Turn` in the same queue were granted so far, at all gateways, with these. Undefined without a `Turn`. */
   readonly turns: number | undefined
   /** The ledger's time of the charge. */
   readonly chargedAt: number
   /** The ledger's time of the charge, or of its last renewal. */
   at: number
-  /** Calls without response headers so far, and calls that are not over. */
+  /** Calls whose response headers are not here yet. */
   uncommitted: number
+  /** Calls that are not over. */
   open: number
-  /** Whether it was charged to a lease, without asking the store. */
+  /** Whether the calls were charged to a lease, without asking the store. */
   readonly isLocal: boolean
   before: Grant | undefined
   after: Grant | undefined
   isListed = false
-  /** By which a worker and the first process know it; see `AskedLedger`. */
+  /** The number by which a worker and the first process know this grant; see `AskedLedger`. */
   slot = -1
 
   constructor(
@@ -211,70 +216,74 @@ export interface Turn {
  * Guarantee: an upstream that counts each call once, at any instant between its dispatch and its response headers, never counts
  * more than the limit in any window of that length, whatever the latencies are.
  *
- * A call is charged when it is dispatched and charged anew, at the later time, when its response headers arrive. While it
- * is in flight its charge is renewed, and stands a little ahead (`inFlightLeaseMs`), so that it also outlives a gateway that dies.
- * A call that was given up counts for `countingToleranceMs` longer; one of which no byte was sent is taken back.
+ * A call is charged when it is dispatched, and charged anew, at the later time, when its response headers arrive. While it is in
+ * flight, its charge is renewed. The charge is dated a little ahead (`inFlightLeaseMs`), so it outlives a gateway that dies. A call
+ * that was given up counts for `countingToleranceMs` longer. If no byte of a call was sent, its charge is taken back.
  *
  * Where a limit is settled at the end of responses, the call is in flight until then, and its charge is a reservation. An upstream that
  * counts what the call really costs, at any instant between its dispatch and the end of its response, never counts more than the
- * limit as long as no call costs more than was reserved for it. What one costs more is what a window may exceed the limit by: it is
- * charged when it is known, and later calls wait for it. A call of which the cost never becomes known is charged its reservation.
+ * limit as long as no call costs more than was reserved for it. If calls cost more, a window may exceed the limit by these excesses.
+ * An excess is charged as soon as it is known, and later calls wait for it. If the cost never becomes known, the reservation stays
+ * charged.
  *
- * A window of the calendar may last 31 days, and a day 25 hours. A call counts in every window in which the vendor may count it, by a
- * clock that differs by `countingToleranceMs`: so no window begins sooner here than it can there. What was charged stays until its
- * window ends, over restarts and in both stores, also if its rules of the time zone were changed meanwhile. Redis forgets it one window later.
+ * A calendar window may last 31 days, and a day 25 hours. A call counts in every window in which the vendor may count it, if the two
+ * clocks differ by at most `countingToleranceMs`. A charge stays until its window ends, in both stores, over restarts and changes of
+ * the time zone's rules. Redis forgets it one window later.
  *
- * It holds as long as: no gateway stands still for longer than a window (than half of a calendar window, or ten seconds, with
- * a call granted and not sent: that is charged to the window in which it was granted); the upstream counts nothing later than
- * `countingToleranceMs` (at most a window) after a call was given up or its gateway died; calendar windows of both sides begin within
- * `countingToleranceMs` of each other. A gateway that stands still for longer adds what it had in flight, and what was granted it and not
- * sent.
- * Its price: a saturated account is used to `window / (window + mean latency)`, less at most one in a hundred for counting in
- * buckets.
+ * The guarantee holds as long as:
+ * - No gateway stands still for longer than a window. With a call that was granted but not sent, it stands still for at most
+ *   half of a calendar window, or ten seconds if that is less, because the call is charged to the window in which it was granted.
+ * - The upstream counts nothing later than `countingToleranceMs` (at most a window) after a call was given up or its gateway died.
+ * - Calendar windows of both sides begin within `countingToleranceMs` of each other.
+ *
+ * If a gateway stands still for longer, a window may exceed the limit by the calls that it had in flight or had not sent yet.
+ *
+ * The price: a saturated account gets `window / (window + mean latency)` of its quota. Counting in buckets takes at most a hundredth
+ * more.
  */
 export interface Ledger {
   /**
-   * Charges up to `wanted` calls; those that do not fit into every limit of the charge set are refused and not charged. Throws,
-   * or rejects with, `StoreUnavailableError` when the store can't be asked and there is no lease to spend. For calls that
-   * have waited, which is what a `turn` says, the grant has a schedule in any case.
+   * Charges up to `wanted` calls. Calls that do not fit into every enforced limit of the charge set are not granted and not charged.
+   * Throws, or rejects with, `StoreUnavailableError` if the store can't be asked and there is no lease to spend. A `turn` says that the
+   * calls have waited. The grant then has a schedule even if all are granted, unless no limit counts them.
    */
   charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant>
   /**
-   * Tells other gateways who waits in a queue here (nobody if `demands` is empty), and returns who waits there. Undefined if there
-   * are no other gateways, or if they can't be asked now. What a gateway has told is forgotten after REPORT_TERM_MS, so a dead
-   * gateway does not hold up the others.
+   * Tells other gateways which calls wait in a queue here (none if `demands` is empty). Resolves with the calls that wait there, or with
+   * undefined if that can't be asked now. The property itself is undefined if there are no other gateways. What a gateway has told is
+   * forgotten after REPORT_TERM_MS, so a dead gateway does not hold up the others.
    */
   readonly exchange:
     | ((partition: string, queue: string, demands: readonly Demand[]) => Promise<PeerDemand | undefined>)
     | undefined
   /**
-   * The response headers of one call are here, or of `grant.rest` its end: the upstream can't count it later than now. `units` are what
-   * the call has cost each limit of the grant's part, where that is not what it was charged: what is left of the charge is free at
-   * once, and what is missing is charged even beyond the limit, so that later calls wait for it.
+   * The response headers of one call are here or, for `grant.rest`, its response has ended. The upstream can't count the call later
+   * than now. `units` are what the call has cost each limit of `grant.part`; without them, the cost is the charge. What the call has
+   * not spent is free at once. What it has spent beyond its charge is charged even beyond the limit, and later calls wait for it.
    */
   commit(grant: Grant, units?: readonly number[]): void
-  /** One call was given up after it was sent: the upstream may still count it, as it was charged, a little later than now. */
+  /** One call was given up after it was sent. Its charge stays, because the upstream may count it up to `countingToleranceMs` from now. */
   abandon(grant: Grant): void
-  /** No byte of one call was sent: its charge is taken back. So is that of `grant.rest`. */
+  /** No byte of one call was sent. Its charges to `grant` and to `grant.rest` are taken back. `leave` must still be called. */
   refund(grant: Grant): void
-  /** One call is not in flight any more, whatever became of it: limits of calls in flight count it no longer. */
+  /** One call is not in flight any more, whatever became of it. `concurrent` limits count it no longer. */
   leave(grant: Grant): void
-  /** Applies what the answer to one call says to every call that is charged later, by any gateway. */
+  /** Applies what the answer to one call says of its limits. It holds for all later charges, by any gateway. */
   applyFeedback(grant: Grant, feedback: UpstreamFeedback): void
   /** Usage of each limit now, for metrics and the admin API. */
   usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]>
   /** Whether charges can be expected to work. */
   readonly isReady: boolean
-  /** Whether quotas are kept otherwise than usual (such as by leases), because the store is away. */
+  /** Whether quotas are kept in another way than usual, such as by leases, because the store can't be used. */
   readonly isDegraded: boolean
-  /** Why it is not ready or degraded, in words for people, if it is, and more is known than that the store is away. */
+  /** Why the ledger is not ready, or is degraded, in words for people. Undefined if it is neither, or if no more is known. */
   readonly problem?: string | undefined
-  /** Why the region has to do with its reserve, if quotas are split over regions and it has. */
+  /** Why this region may use only its reserve, in words for people. Undefined if it may use more. */
   readonly regionProblem?: string | undefined
   close(): Promise<void>
 }
 
-/** For how long other gateways rely on what one has told them of its waiting calls. */
+/** For how long other gateways rely on what a gateway has told them of its waiting calls. */
 export const REPORT_TERM_MS = 3_500
 
 /** What happens while the store can't be asked: calls are charged to leases, refused, or sent without being counted. */
@@ -282,7 +291,7 @@ export type OutagePolicy = 'lease' | 'closed' | 'open'
 
 /** The store could not be asked, or did not answer in time. Whether the charge was made is unknown. */
 export class StoreUnavailableError extends Error {
-  /** Where the store answers, but calls may not be charged now: why, as a clause. */
+  /** Why calls may not be charged now although the store answers, as a clause. Undefined for any other cause. */
   readonly held: string | undefined
 
   constructor(cause: unknown, held?: string) {

@@ -1,21 +1,21 @@
 import type { ChargeSet, Grant } from './ledger.ts'
 import type { Limit } from './limit.ts'
 
-/** One limit of a partition with the charges that count against it, as a ledger keeps it. Times are the ledger's, in milliseconds. */
+/** One limit of a partition, with the charges that count against it. Times are the ledger's, in milliseconds. */
 export interface CountedLimit {
   limit: Limit
   /** The upstream can't count `units` of the grant later than `laterMs` after `now`. */
   commit(grant: Grant, units: number, now: number, laterMs: number): void
   refund(grant: Grant, units: number, now: number): void
-  /** The call has cost so many units more than it was charged. */
+  /** Charges `units` that a call has cost beyond its charge, even beyond the limit. */
   owe(grant: Grant, units: number, now: number, laterMs: number): void
   /** Moves the charge of calls in flight to the time `to`. */
   renew(grant: Grant, units: number, now: number, to: number): void
 }
 
 /**
- * The limits of one partition. What both ledgers do alike with them is written here: they find the limits of a charge set,
- * commit, refund, leave and renew calls, and pause accounts.
+ * The limits of one partition. This file has what both ledgers do alike: find the limits of a charge set, commit, refund, leave and
+ * renew calls, and pause accounts.
  */
 export class LimitTable<Counted extends CountedLimit> {
   readonly #make: (limit: Limit) => Counted
@@ -30,7 +30,7 @@ export class LimitTable<Counted extends CountedLimit> {
     return this.byId.values()
   }
 
-  /** The limits of a charge set, in its order. A reload may have changed what a limit allows; what was charged stays. */
+  /** The limits of a charge set, in its order. If a reload has changed what a limit allows, its charges stay. */
   of(chargeSet: ChargeSet): readonly Counted[] {
     let all = this.#byChargeSet.get(chargeSet)
     if (all === undefined) {
@@ -45,8 +45,8 @@ export class LimitTable<Counted extends CountedLimit> {
   }
 
   /**
-   * The response headers of one call are here, or it was given up. `driftMs` is by how much the ledger's clock may be behind; `spent`
-   * what the call has cost, if that is not what it was charged.
+   * The response headers of one call are here, or the call was given up (`isAbandoned`). `driftMs` is by how much the ledger's clock may
+   * be behind. `spent` is what the call has cost each limit of `grant.part`; without it, the cost is the charge.
    */
   commit(grant: Grant, isAbandoned: boolean, now: number, driftMs = 0, spent?: readonly number[]): void {
     const { units } = grant.part
@@ -62,12 +62,12 @@ export class LimitTable<Counted extends CountedLimit> {
     }
   }
 
-  /** No byte of one call was sent: it counts no more in any window. */
+  /** No byte of one call was sent, so no window counts it any more. `concurrent` limits count it until `leave`. */
   refund(grant: Grant, now: number): void {
     this.#takeBack(grant, false, now)
   }
 
-  /** One call is over: it counts no more among those in flight. */
+  /** One call is over, so `concurrent` limits count it no longer. */
   leave(grant: Grant, now: number): void {
     this.#takeBack(grant, true, now)
   }
@@ -92,7 +92,7 @@ export class LimitTable<Counted extends CountedLimit> {
   }
 }
 
-/** Until when the upstream wants no calls of which accounts, by the gateway's clock. */
+/** Until when the upstream wants no calls, for each account. Times are milliseconds of the gateway's clock. */
 export class Pauses {
   readonly #until = new Map<string, number>()
 
@@ -101,7 +101,7 @@ export class Pauses {
     this.#until.set(account, Math.max(this.#until.get(account) ?? 0, now + ms))
   }
 
-  /** 0 if the account is not paused. */
+  /** When the account's pause ends; 0 if the account is not paused. */
   until({ account }: ChargeSet, now: number): number {
     if (this.#until.size === 0) return 0
     const until = this.#until.get(account) ?? 0

@@ -56,17 +56,20 @@ import { UnderWay } from './under-way.ts'
 export interface GatewayProcess {
   /** Base URL of the port for clients. */
   readonly url: string
-  /** That of the forward proxy; undefined where there is none. */
+  /** Base URL of the forward proxy; undefined if there is none. */
   readonly forwardProxyUrl: string | undefined
   readonly status: Status
   readonly metrics: Metrics
   readonly management: Management
-  /** Puts another configuration in force; throws a `ConfigError`, and changes nothing, if it can't. */
+  /**
+   * Puts another configuration in force. Rejects with a `ConfigError`, and changes nothing, if it contradicts settings that only a
+   * restart can change. Resolves with `rejected` while the gateway stops.
+   */
   apply(found: FoundConfig): Promise<Reloaded>
   breakers(): BreakerRow[]
-  /** Whether there is such a breaker. */
+  /** Opens or closes a breaker. Returns whether there is such a breaker. */
   setBreaker(order: BreakerOrder): boolean
-  /** After `server.shutdownDelay` finishes what was accepted, for at most `server.drain`, then stops. Safe to call twice. */
+  /** Waits for `server.shutdownDelay`, lets accepted calls finish for at most `server.drain`, then stops. Safe to call twice. */
   stop(): Promise<void>
 }
 
@@ -75,7 +78,7 @@ export interface Running extends Pick<GatewayProcess, 'url' | 'forwardProxyUrl' 
   readonly adminUrl: string
   /** The configuration in force. */
   config(): Config
-  /** Reads the configuration anew, or another one by `load`, and puts it in force. */
+  /** Reads the configuration anew, by `load` if that is given, and puts it in force. */
   reload(by?: Actor, load?: ReloadParts['load']): Promise<Reloaded>
 }
 
@@ -85,15 +88,16 @@ export interface RunOptions {
   readonly random?: Random
   /** Looks up the addresses of upstreams, in place of the system resolver. */
   readonly lookup?: LookupFunction
-  /** Whether it is one of several processes; and the first of them, where that has the store. */
+  /** Whether this process is one of several workers. */
   readonly isWorker?: boolean
+  /** The first process, if it has the store for all workers. */
   readonly first?: FirstProcess | undefined
 }
 
-/** Spans of the last calls have at least this long to be sent, even if the calls took all of `server.drain`. */
+/** The spans of the last calls get at least this long to be sent, even if these calls took all of `server.drain`. */
 const LAST_SPANS_MS = 1_000
 
-/** Starts everything that a configuration asks for. Throws if a port can't be had, a `StartError` if the store can't. */
+/** Starts everything that a configuration asks for. Rejects if a port is taken, and with a `StartError` if the store can't be opened. */
 export async function runGateway(
   config: Config,
   { load = () => ({ config, source: 'start' }), ...options }: RunOptions & { load?: ReloadParts['load'] },
@@ -121,7 +125,7 @@ export async function runGateway(
     try {
       await started.disposeAsync()
     } finally {
-      // Last, because until then it says that the gateway drains.
+      // The admin port closes last, because until then it says that the gateway drains.
       await close()
     }
   }
@@ -164,8 +168,8 @@ export async function runAdmin(
 }
 
 /**
- * Serves the port for clients only, as each worker of a cluster does. Longer than a screen, because it is a list: each part
- * is made of those before it. The last part that was made is the first that ends, at a stop and where a later part throws.
+ * Serves only the port for clients, as each worker of a cluster does. The function is long because it is a list: each part is made of
+ * earlier parts. At a stop, or if a part throws, the parts end in the reverse order.
  */
 export async function runWithoutAdmin(
   config: Config,
@@ -238,7 +242,7 @@ export async function runWithoutAdmin(
   })
   parts.defer(() => guard.close())
   const dropped = metrics.spansDropped.of({})
-  // A name that was given is that of all workers.
+  // All workers share a configured name, so the process id tells them apart.
   const instanceId =
     config.log.instance === undefined ? instanceName(undefined) : `${config.log.instance}:${process.pid}`
   const tracing = new Tracing({ logger, dropped, instanceId })
@@ -297,7 +301,7 @@ export async function runWithoutAdmin(
       await Promise.all([drainApp(app, proxy, drain), forwardProxy?.stop(drain)])
       await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
     } finally {
-      // A reload that is under way may still open what has to be closed.
+      // A reload that is under way may still open parts that must be closed.
       await reloads.over()
       await started.disposeAsync()
     }

@@ -19,15 +19,15 @@ import { type AdmissionQueueOptions, QueueState } from './queue-state.ts'
 export interface QueueView {
   readonly client: string
   readonly waiting: number
-  /** Milliseconds until the first of them is admitted, as far as is known now. */
+  /** Milliseconds until the first of these calls is admitted, as expected now; `lastInMs` says the same of the last. */
   readonly nextInMs: number
   readonly lastInMs: number
 }
 
 /**
- * Where the calls of one account and class wait for the same quota, at all gateways. Clients are served by weighted fair
- * queueing; the calls of one client by priority, and then in the order in which they came. A call passes at once where there is
- * quota and nobody waits for it. A call that can't be admitted in the time it may wait is refused at once.
+ * The queue in which the calls of one account and class wait for the same quota. The queues of one name at all gateways act as one.
+ * Clients are served by weighted fair queueing. The calls of one client are served by priority, then in the order of their arrival. A
+ * call passes at once if there is quota and nobody waits. A call that is expected to wait longer than it may is refused at once.
  */
 export class AdmissionQueue implements Issuer {
   readonly ledger: Ledger
@@ -51,7 +51,7 @@ export class AdmissionQueue implements Issuer {
     return this.#state.waiting
   }
 
-  /** Who waits here, and for how long still. */
+  /** Each client whose calls wait here, and how much longer they wait. */
   view(): QueueView[] {
     const { clock, forecast, clientQueues } = this.#state
     const scheduler = this.#state.scheduler()
@@ -66,7 +66,10 @@ export class AdmissionQueue implements Issuer {
     }))
   }
 
-  /** Throws `StoreUnavailableError`, or rejects with it, when the ledger can't be asked. */
+  /**
+   * Admits a call, refuses it, or lets it wait for at most `maxWaitMs` milliseconds. Throws, or rejects with, `StoreUnavailableError`
+   * if the ledger can't be asked.
+   */
   enter(waiter: Waiter): Admission | Promise<Admission> {
     const { capacity, peers } = this.#state
     if (waiter.comesBack !== false && !this.#claims.isEmpty) {
@@ -76,7 +79,7 @@ export class AdmissionQueue implements Issuer {
     if (this.waiting > 0 || capacity.free <= 0 || peers.areAhead) return this.#wait(waiter)
     const grant = this.ledger.charge(waiter.chargeSet, 1)
     if (!(grant instanceof Promise)) return this.#enterWith(grant, waiter)
-    // The slot is taken before the answer. Else calls that enter meanwhile would exceed the concurrency.
+    // The call takes its slot before the ledger answers. Otherwise calls that enter meanwhile would exceed the concurrency.
     capacity.inFlight++
     return grant.then(
       (granted) => {
@@ -84,7 +87,7 @@ export class AdmissionQueue implements Issuer {
         try {
           return this.#enterWith(granted, waiter)
         } finally {
-          // Others may have begun to wait for the slot that was kept.
+          // Other calls may have begun to wait for the slot that this call held.
           capacity.release(0)
           this.#dispatcher.wakeLater()
         }
@@ -106,7 +109,7 @@ export class AdmissionQueue implements Issuer {
     return { kind: 'admitted', permit: new Permit(this, grant, this.#state.clock.now()), because: undefined }
   }
 
-  /** Ends the wait of every call here, now and from now on. A call that need not wait still passes: it may finish a running one. */
+  /** Ends the wait of all calls here. From now on no call may wait, but a call that need not wait still passes. */
   close(because: Closing): void {
     this.#closing = because
     this.#claims.clear()
@@ -114,8 +117,8 @@ export class AdmissionQueue implements Issuer {
   }
 
   /**
-   * Gives the calls that wait the charge sets of a new configuration, by which they may have their turn sooner, or never: such a call
-   * would hold up all behind it. Kept turns end: no call comes any more that is charged as they were.
+   * Gives the calls that wait the charge sets of a new configuration. A call that now costs more than a limit ever allows is refused,
+   * because it would hold up all calls behind it. All claims end, because no call with their charge sets comes any more.
    */
   replaceChargeSets(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
     this.#claims.clear()
@@ -136,7 +139,7 @@ export class AdmissionQueue implements Issuer {
     this.#state.forecast.committed(since)
   }
 
-  /** Quota came back sooner than was known. */
+  /** Tells the queue that quota came back sooner than expected. */
   refunded(): void {
     this.#state.forecast.expectMore()
     if (this.waiting > 0) void this.#dispatcher.serve()
@@ -180,7 +183,7 @@ export class AdmissionQueue implements Issuer {
     return this.#enqueue(waiter, wait)
   }
 
-  /** Keeps the turn of a call that is refused while others wait. Returns in how many milliseconds the client is to come back. */
+  /** Keeps the turn of a call that is refused while others wait. Returns after how many milliseconds its client is to come back. */
   #claim(waiter: Waiter, because: Shortage, waitMs: number): number {
     const state = this.#state
     const { clientQueues, peers, capacity, forecast } = state
@@ -200,7 +203,7 @@ export class AdmissionQueue implements Issuer {
     const queuedCall = new QueuedCall(waiter, claimed)
     clientQueues.add(queuedCall)
     peers.waitingHere(this.waiting)
-    // If another call of the client waits when the claim's turn comes, that call takes the permit at once.
+    // If a call of the same client and charge set waits when the claim's turn comes, it takes the permit at once.
     this.#claims.add(queuedCall, waitMs, (permit) => this.#giveTo(queuedCall, permit))
     this.#dispatcher.wakeLater()
     return waitMs
@@ -217,7 +220,7 @@ export class AdmissionQueue implements Issuer {
     return false
   }
 
-  /** Returns undefined if one more call of the client may wait, else what is full. May end the wait of another client's call. */
+  /** Returns undefined if one more call of the client may wait, else what is full. May end the wait of another client's last call. */
   #makeSpace(client: QueuedClient): Full | undefined {
     const { clientQueues, forecast } = this.#state
     const fullFor = clientQueues.fullFor(client)
@@ -235,10 +238,10 @@ export class AdmissionQueue implements Issuer {
     const queuedCall = new QueuedCall(waiter, { because, wait, arrivedAt: clock.now(), onEnd: this.#onEnd })
     clientQueues.add(queuedCall)
     try {
-      // The estimate said that the call is in time. But calls with a better claim may still come before it.
+      // The call was expected to be in time. But calls that go first may still arrive.
       queuedCall.deadline = clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(queuedCall))
       peers.waitingHere(this.waiting)
-      // This comes last: a call whose client has gone already leaves right here.
+      // `subscribe` comes last, because it ends the call at once if the client has gone already.
       const leave = (): void => void queuedCall.end({ kind: 'gone', because, wait })
       queuedCall.cancellation = waiter.cancellation?.subscribe(leave)
       const isFirst = clientQueues.byClient.get(waiter.client.name)?.first === queuedCall
@@ -267,7 +270,7 @@ export class AdmissionQueue implements Issuer {
     if (queuedCall.wait !== undefined) queuedCall.wait.served = recentlyServed.since(queuedCall.wait.servedCount)
     peers.waitingHere(this.waiting)
     if (this.waiting > 0) {
-      // The next one may need less, and have its turn now.
+      // The next call may need fewer units, so its turn may be now.
       if (clientQueues.differFrom(queuedCall)) this.#dispatcher.wakeSoon()
       return
     }
@@ -276,7 +279,7 @@ export class AdmissionQueue implements Issuer {
   }
 }
 
-/** The limit that a call exceeds all alone, and its units of it; undefined if it can have its turn. */
+/** The enforced limit that one call exceeds all alone, and the units that it is charged there; undefined if there is none. */
 function excessOf({ limits, units }: ChargeSet): { limit: Limit; units: number } | undefined {
   const i = limits.findIndex(({ isEnforced, requests }, n) => isEnforced && units[n]! > requests)
   return i < 0 ? undefined : { limit: limits[i]!, units: units[i]! }

@@ -7,7 +7,7 @@ import type { ClassCapacity } from './capacity.ts'
 import { URGENCY } from './fair-share.ts'
 import type { QueuedCall } from './queued-call.ts'
 
-/** The calls of one priority, as a linked list, so that any of them leaves in one step. */
+/** The calls of one priority. They form a linked list, so any call can leave in constant time. */
 class Line {
   first: QueuedCall | undefined
   last: QueuedCall | undefined
@@ -31,11 +31,11 @@ class Line {
   }
 }
 
-/** The calls of one client that wait in one queue: the more urgent first, and of these whoever came first. */
+/** The calls of one client that wait in one queue. More urgent calls go first, and among equals the one that came first. */
 export class ClientQueue {
   client: QueuedClient
   size = 0
-  /** How many of them are claims, and not calls that wait. */
+  /** How many of `size` are claims: places kept for calls that were refused and told to come back. */
   claims = 0
   readonly #lines = { interactive: new Line(), normal: new Line(), batch: new Line() }
 
@@ -65,7 +65,7 @@ export class ClientQueue {
     return undefined
   }
 
-  /** Who comes after `call`, or undefined after the last. */
+  /** The call that is served after `call`; undefined after the last. */
   after(call: QueuedCall): QueuedCall | undefined {
     if (call.behind !== undefined) return call.behind
     for (const priority of PRIORITIES.slice(PRIORITIES.indexOf(call.priority) + 1)) {
@@ -74,7 +74,7 @@ export class ClientQueue {
     return undefined
   }
 
-  /** How many are at least as urgent. */
+  /** How many calls are at least as urgent as `priority`. */
   aheadOf(priority: Priority): number {
     let ahead = 0
     for (const each of PRIORITIES) {
@@ -84,7 +84,7 @@ export class ClientQueue {
     return ahead
   }
 
-  /** What other gateways need to know of it. How many calls come is told once for each client. */
+  /** What other gateways are told of this queue. Only the first demand has the rate of arrivals, so that it is counted once. */
   *demands(now: number, arrivals: number, isBlocked: boolean): Iterable<Demand> {
     const { name, weight, share } = this.client
     let perSecond = Math.round(arrivals * 1_000) / 1_000
@@ -99,24 +99,23 @@ export class ClientQueue {
   }
 }
 
-/** The weight of a client of which calls of these priorities wait. */
+/** The weight of a client whose waiting calls have these priorities. The most urgent decides. */
 export function weightOf(weight: number, priorities: Iterable<Priority>): number {
   let most = 0
   for (const priority of priorities) most = Math.max(most, URGENCY[priority])
   return weight * most
 }
 
-/** Who waits in one admission queue: a queue for each client. */
+/** The calls that wait in one admission queue. Each client has a queue of its own. */
 export class ClientQueues {
   readonly byClient = new Map<string, ClientQueue>()
-  /** Claims included, since they have to be served as well. */
+  /** All calls, and the claims too, because claims are served as well. */
   size = 0
   claims = 0
-  /** How many of them are of each charge set. */
+  /** How many calls and claims have each charge set. */
   readonly #chargeSets = new Map<ChargeSet, number>()
   readonly #clock: Clock
   readonly #capacity: ClassCapacity
-  /** Of the calls that come to wait. */
   readonly #arrivals: Arrivals
 
   constructor(clock: Clock, capacity: ClassCapacity) {
@@ -154,17 +153,17 @@ export class ClientQueues {
     } else this.#capacity.wait(-1)
   }
 
-  /** Whether some of the calls need other units of the quota than others. */
+  /** Whether the calls have more than one charge set. */
   get areVaried(): boolean {
     return this.#chargeSets.size > 1
   }
 
-  /** Whether some of them need other units than this one, which has left. */
+  /** Whether any call here has another charge set than this call, which has left. */
   differFrom({ chargeSet }: QueuedCall): boolean {
     return this.areVaried || this.any?.chargeSet !== chargeSet
   }
 
-  /** The call is charged like this from now on. */
+  /** Changes the charge set of a call that waits. */
   charge(queuedCall: QueuedCall, chargeSet: ChargeSet): void {
     this.#count(queuedCall.chargeSet, -1)
     this.#count(chargeSet, 1)
@@ -179,15 +178,15 @@ export class ClientQueues {
 
   readonly has = (client: string): boolean => this.byClient.has(client)
 
-  /** How often calls of a client come to wait lately. */
+  /** How many calls a second of a client have come to wait lately. */
   readonly perSecond = (client: string): number => this.#arrivals.perSecond(client)
 
-  /** Any call that waits. */
+  /** Some call or claim; undefined if there is none. */
   get any(): QueuedCall | undefined {
     return this.byClient.values().next().value?.first
   }
 
-  /** All calls. Each may leave while it is looked at. */
+  /** All calls and claims. The caller may remove the call that was yielded last, but no other. */
   *all(): Iterable<QueuedCall> {
     for (const queue of this.byClient.values()) {
       for (let queuedCall = queue.first; queuedCall !== undefined;) {
@@ -198,7 +197,7 @@ export class ClientQueues {
     }
   }
 
-  /** Ends the wait of all calls that are here now, and lets others go on in between. */
+  /** Ends the wait of as many calls as are here now. Between them it lets other work of the event loop go on. */
   async endAll(end: (queuedCall: QueuedCall) => void): Promise<void> {
     const turns = Turns.of(this.#clock)
     for (let left = this.size; left > 0; left--) {
@@ -220,8 +219,9 @@ export class ClientQueues {
   }
 
   /**
-   * Undefined if one more call of the client may wait; else what is full, and the call that has to leave for it, if one has to. That
-   * is the last call of a client that has many more of them waiting: one noisy client must not keep the others out.
+   * Returns undefined if one more call of the client may wait, else what is full. `outdone` is a call that must leave to make room: the
+   * last call of the client that has the most calls waiting for its weight. So one noisy client can't keep the others out. Without
+   * `outdone` the new call may not wait.
    */
   fullFor(client: QueuedClient): { full: Full; outdone?: QueuedCall | undefined } | undefined {
     const own = waitingIn(this.byClient.get(client.name))
@@ -250,16 +250,16 @@ function lastWaitingIn(queue: ClientQueue): QueuedCall | undefined {
   return last
 }
 
-/** So many clients are remembered without a look at whether they still come. */
+/** Up to so many clients are remembered without a check whether they still come. */
 const FEW = 100
-/** A client that comes less often than this is forgotten, about a minute after its last call. */
+/** A client may be forgotten once its rate is below this. After a single call that takes about a minute. */
 const LEAST_PER_SECOND = 1 / 1_000
 
 /** How often calls of each client have come lately. Clients that have stopped coming are forgotten. */
 export class Arrivals {
   readonly #clock: Clock
   readonly #rates = new Map<string, Rate>()
-  /** The clients are looked through when there are twice as many as came lately, so that this costs little for each. */
+  /** All clients are checked when there are so many: twice as many as the last check left. So a check costs little for each client. */
   #most = FEW
 
   constructor(clock: Clock) {
@@ -282,7 +282,7 @@ export class Arrivals {
   }
 }
 
-/** The rate is a mean over about this time: what was longer ago counts less and less. */
+/** The rate is a mean over about this time. The longer ago a call was, the less it counts. */
 const OVER_MS = 10_000
 
 /** How often something happens lately. */

@@ -12,40 +12,41 @@ export interface Choice {
 
 interface SchedulerEntry extends Flow {
   readonly queue: ClientQueue | undefined
-  /** What waits at other gateways; and of that, what may have its turn. */
+  /** The client's calls that wait at other gateways. */
   readonly elsewhere: readonly Demand[]
+  /** `elsewhere` without the calls that are blocked there, because too many calls are in flight. */
   readonly ready: readonly Demand[]
-  /** What the other gateways know of what waits here. */
+  /** What the other gateways know of the client's calls that wait here. */
   readonly told: readonly Demand[]
-  /** Calls that come to wait, at all gateways. */
+  /** How many calls a second come to wait, over all gateways. */
   readonly perSecond: number
 }
 
-/** What is known, at one moment, of the calls that wait for one quota. */
+/** What this gateway knows, at one moment, of the calls that wait for one quota. */
 export interface SchedulerInput {
   readonly now: number
   readonly queues: ReadonlyMap<string, ClientQueue>
-  /** By client, what its calls that were served have cost. */
+  /** For each client, what its served calls have cost. */
   readonly virtualService: ReadonlyMap<string, number>
-  /** Calls that come to wait here. */
+  /** How many calls a second of a client come to wait here. */
   perSecond(client: string): number
   readonly peerDemand: PeerDemand | undefined
-  /** What was told the other gateways when the demand exchange was read. */
+  /** What the other gateways knew of the calls here when the demand exchange was read. */
   readonly told: readonly Demand[]
-  /** So many calls the others were granted since the demand exchange was read. */
+  /** How many calls other gateways were granted since the demand exchange was read. */
   readonly admittedElsewhere: number
 }
 
-/** Who waits for one quota at one moment, at all gateways, and in which order they are served. */
+/** The order in which the calls that wait for one quota, at one moment and at all gateways, are served. */
 export class FairScheduler {
   readonly #entries: SchedulerEntry[] = []
-  /** The same without those whose turn would be lost on them. */
+  /** The entries without calls that are blocked at their gateway. These could not use their turn. */
   readonly #ready: readonly Flow[]
   readonly #numbers = new Map<string, number>()
   readonly #costs: readonly number[]
   readonly #known: SchedulerInput
 
-  /** `newcomer` is counted among them although none of its calls may wait yet. */
+  /** `newcomer` is counted as a client that waits, even if none of its calls waits yet. */
   constructor(known: SchedulerInput, newcomer?: { client: QueuedClient; priority: Priority }) {
     const { queues, virtualService, peerDemand, told } = known
     this.#known = known
@@ -55,7 +56,7 @@ export class FairScheduler {
     if (newcomer !== undefined) names.add(newcomer.client.name)
     let least = Infinity
     for (const name of names) least = Math.min(least, virtualService.get(name) ?? Infinity)
-    // In the same order at all gateways, since it decides between equals.
+    // The order decides between clients that are equal. So it must be the same at all gateways.
     for (const name of elsewhere.size === 0 ? names : [...names].sort()) {
       const queue = queues.get(name)
       const others = elsewhere.get(name) ?? []
@@ -85,12 +86,12 @@ export class FairScheduler {
     this.#ready = peerDemand?.others.some(({ isBlocked }) => isBlocked) ? this.#entries.map(readyOf) : this.#entries
   }
 
-  /** What one more call of the client costs it. */
+  /** How much one served call adds to the client's virtual service. */
   costOf(client: string): number {
     return this.#costs[this.#numbers.get(client) ?? -1] ?? 1
   }
 
-  /** The least virtual service of the clients that wait, with which a client begins that comes now. */
+  /** The least virtual service of the clients that wait. A client that comes now begins with it. */
   get leastService(): number {
     let least = Infinity
     for (const { virtualService, calls } of this.#entries) if (calls > 0) least = Math.min(least, virtualService)
@@ -98,8 +99,8 @@ export class FairScheduler {
   }
 
   /**
-   * The position, from 1 in the order of all, of a call that comes now and would wait for `waitMs`, during which others with a better
-   * claim come as well. `alone`: its position if only its own client were there.
+   * The position, from 1, of a call that comes now, in the order of all calls. It also counts the calls that are expected to arrive
+   * within `waitMs` milliseconds and go first. `alone` is its position if there were no other clients.
    */
   positionOfNext(client: string, priority: Priority, waitMs: number): { position: number; alone: number } {
     const i = this.#numbers.get(client)!
@@ -116,7 +117,7 @@ export class FairScheduler {
     return { position: Math.max(0, ahead - this.#known.admittedElsewhere) + rank, alone: rank }
   }
 
-  /** The position of the client's first call that waits here; Infinity if none does. */
+  /** The position, from 1, of the client's first call that waits here; Infinity if none waits here. */
   positionOfFirst(client: string): number {
     return this.#positionOf(client, 'first')
   }
@@ -135,7 +136,7 @@ export class FairScheduler {
     return callsAhead(this.#ready, this.#costs, i, rank) + rank
   }
 
-  /** The position of the first call that waits here, of any client; 1 if nobody waits elsewhere. */
+  /** The position of the first call that waits here, of any client. It is 1 if no call waits at other gateways. */
   get firstPosition(): number {
     const { peerDemand } = this.#known
     if (peerDemand === undefined || peerDemand.others.length === 0) return 1
@@ -145,8 +146,8 @@ export class FairScheduler {
   }
 
   /**
-   * Chooses the calls to charge together: all of one charge set, and `most` at most. They are the calls whose turn comes while
-   * `free` calls can be admitted, and `unclaimed` more whose turn belongs to other gateways that do not take it.
+   * Chooses the calls to charge together: at most `most`, all of one charge set. Calls up to the position `free` have their turn.
+   * Calls behind it take turns that other gateways leave unused. One is added only while fewer than `unclaimed` calls are chosen in all.
    */
   choose(most: number, free: number, unclaimed: number): Choice {
     const chosen: QueuedCall[] = []
@@ -161,7 +162,7 @@ export class FairScheduler {
     return { chosen, isTurnOfOthers }
   }
 
-  /** Of the next `count` calls of all gateways, those that wait at this one, with their positions in the order of all. */
+  /** Yields those of the next `count` calls of all gateways that wait here. Positions are in the order of all gateways, from 1. */
   *next(count: number): Generator<{ queuedCall: QueuedCall; position: number }> {
     const turns = this.#entries.map(() => 0)
     const taken = this.#entries.map(() => 0)
@@ -181,8 +182,9 @@ export class FairScheduler {
   }
 
   /**
-   * How many calls of the client that wait elsewhere go before one that waits here behind `ahead` others: those that are more urgent,
-   * and, as an estimate, those that came before it. It uses only what all gateways know, so that they agree whose turn it is.
+   * How many of the client's calls at other gateways go before one of its calls here that has `ahead` calls before it. These are the
+   * more urgent calls and, by an estimate, the older ones. If the others were told of calls of its priority, its age is estimated from
+   * what they were told: so all gateways agree whose turn it is.
    */
   #olderElsewhere({ ready, told }: SchedulerEntry, { priority, arrivedAt }: QueuedCall, ahead: number): number {
     if (ready.length === 0) return 0
@@ -212,7 +214,7 @@ function readyOf({ weight, share, virtualService, queue, ready }: SchedulerEntry
   return { weight, share, virtualService, calls }
 }
 
-/** The age of a call behind `ahead` others, as if they had come at even distances. */
+/** The estimated age, in milliseconds, of a call that has `ahead` calls of its demand before it, if they came at even intervals. */
 function ageOf({ waitedMs, calls }: Demand, ahead: number, sinceMs: number): number {
   return (waitedMs + sinceMs) * Math.max(0, 1 - Math.max(0, ahead) / calls)
 }
