@@ -54,7 +54,7 @@ export interface Gateway extends AsyncDisposable {
 
 /**
  * Makes a gateway to run inside another program, of a configuration or the name of a file with one. It opens nothing before
- * `listen`. It heeds no signals, watches no file, and logs to standard output unless `log: { level: 'silent' }` is set.
+ * `listen`. It handles no signals, watches no file, and logs to standard output unless `log: { level: 'silent' }` is set.
  */
 export function createGateway(config: GatewayConfig | string): Gateway {
   let isClosed = false

@@ -8,7 +8,7 @@ import { type CacheStore, type Found, KEPT_MS } from './store.ts'
 /** How long a generation lasts under which nothing is stored yet: longer than any request takes. */
 const GENERATION_MS = 10 * 60_000
 /** A megabyte or two. */
-export const MOST_OWED = 10_000
+export const MOST_PENDING = 10_000
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -44,7 +44,7 @@ export interface RedisStoreOptions {
 export class RedisStore implements CacheStore {
   readonly #options: RedisStoreOptions
   /** Resources whose invalidation Redis has not taken. Until it has, nothing of them is found here, but other gateways find the old. */
-  readonly #owed = new Set<string>()
+  readonly #pending = new Set<string>()
   /** Nothing is found that was kept before, by the wall clock: what was written to was not remembered. */
   #trustedFrom = 0
 
@@ -52,14 +52,14 @@ export class RedisStore implements CacheStore {
     this.#options = options
     options.redis.defineCommand('sluiceKeep', { lua: KEEP, numberOfKeys: 2 })
     options.redis.on('ready', () => {
-      for (const resource of this.#owed) this.invalidate(resource)
+      for (const resource of this.#pending) this.invalidate(resource)
     })
   }
 
   async find(resource: string, selector: string): Promise<Found> {
     const { redis } = this.#options
     const generationKey = this.#keyOf(resource)
-    if (this.#owed.has(resource)) {
+    if (this.#pending.has(resource)) {
       this.invalidate(resource)
       return NOTHING
     }
@@ -98,23 +98,23 @@ export class RedisStore implements CacheStore {
   invalidate(resource: string): void {
     // Redis answers in order: whatever is asked from now on sees the end of the generation.
     this.#options.redis.del(this.#keyOf(resource)).then(
-      () => this.#owed.delete(resource),
+      () => this.#pending.delete(resource),
       (error: unknown) => {
-        this.#owe(resource)
+        this.#remember(resource)
         this.#options.onError(error)
       },
     )
   }
 
   /** Remembers no more than so many, however long Redis is away. A read that began before the write may still be kept for a while. */
-  #owe(resource: string): void {
-    if (this.#owed.size < MOST_OWED) this.#owed.add(resource)
-    else if (!this.#owed.has(resource)) this.#trustedFrom = this.#options.clock.wall() + GENERATION_MS
+  #remember(resource: string): void {
+    if (this.#pending.size < MOST_PENDING) this.#pending.add(resource)
+    else if (!this.#pending.has(resource)) this.#trustedFrom = this.#options.clock.wall() + GENERATION_MS
   }
 
   /** How many resources are remembered because Redis has not taken their invalidation. */
-  get owed(): number {
-    return this.#owed.size
+  get pendingInvalidations(): number {
+    return this.#pending.size
   }
 
   close(): void {

@@ -69,7 +69,7 @@ function parse(text: string): { document: yaml.Document; lines: yaml.LineCounter
   for (let rest = text; ;) {
     const lines = new yaml.LineCounter()
     const document = yaml.parseDocument(rest, { lineCounter: lines, prettyErrors: false, uniqueKeys: false })
-    const offset = firstStumble(document) - 1
+    const offset = firstErrorOffset(document) - 1
     const reference = rest.startsWith('${', offset) ? REFERENCES.exec(rest.slice(offset))![0] : undefined
     if (reference === undefined || unquoted.length === MOST_UNQUOTED) return { document, lines, unquoted }
     unquoted.push(offset)
@@ -77,7 +77,7 @@ function parse(text: string): { document: yaml.Document; lines: yaml.LineCounter
   }
 }
 
-function firstStumble({ errors }: yaml.Document): number {
+function firstErrorOffset({ errors }: yaml.Document): number {
   let first = Number.NaN
   for (const error of errors) if (faultOf(error).isLast && !(error.pos[0] >= first)) first = error.pos[0]
   return first

@@ -110,8 +110,8 @@ async function send(
 ): Promise<Forwarded> {
   const plan = new RetryPlan(call, identified, env.random)
   for (;;) {
-    const obstacle = await prepare(call, plan, env)
-    if (obstacle !== undefined) return obstacle
+    const ended = await prepare(call, plan, env)
+    if (ended !== undefined) return ended
     const { candidates } = plan.target
     const entry =
       candidates === undefined

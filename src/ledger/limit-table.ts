@@ -8,7 +8,7 @@ export interface CountedLimit {
   commit(grant: Grant, units: number, now: number, laterMs: number): void
   refund(grant: Grant, units: number, now: number): void
   /** Charges `units` that a call has cost beyond its charge, even beyond the limit. */
-  owe(grant: Grant, units: number, now: number, laterMs: number): void
+  chargeMore(grant: Grant, units: number, now: number, laterMs: number): void
   /** Moves the charge of calls in flight to the time `to`. */
   renew(grant: Grant, units: number, now: number, to: number): void
 }
@@ -58,7 +58,7 @@ export class LimitTable<Counted extends CountedLimit> {
       const surplus = spent === undefined || kind === 'smoothing' ? 0 : units[i]! - spent[i]!
       all[i]!.commit(grant, units[i]! - Math.max(0, surplus), now, laterMs)
       if (surplus > 0) all[i]!.refund(grant, surplus, now)
-      else if (surplus < 0) all[i]!.owe(grant, -surplus, now, laterMs)
+      else if (surplus < 0) all[i]!.chargeMore(grant, -surplus, now, laterMs)
     }
   }
 

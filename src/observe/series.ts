@@ -68,8 +68,8 @@ class Exemplar {
 }
 
 export class CounterSeries {
-  /** Changed since it was last told to another process. */
-  isUntold = true
+  /** Changed since it was last sent to another process. */
+  isUnsent = true
   readonly #labels: Labels
   #text: string | undefined
   readonly #exemplar = new Exemplar()
@@ -82,7 +82,7 @@ export class CounterSeries {
   /** `id` and `traceId` are those of the call, `at` the time of day in ms: whoever counts much at once reads the clock once. */
   increment(id?: string, by = 1, traceId?: string, at?: number): void {
     this.#count += by
-    this.isUntold = true
+    this.isUnsent = true
     if (id !== undefined) this.#exemplar.set(id, by, traceId, at ?? Date.now())
   }
 
@@ -98,8 +98,8 @@ export class CounterSeries {
 }
 
 export class HistogramSeries {
-  /** Changed since it was last told to another process. */
-  isUntold = true
+  /** Changed since it was last sent to another process. */
+  isUnsent = true
   readonly #labels: Labels
   #text: string | undefined
   readonly #bounds: readonly number[]
@@ -121,7 +121,7 @@ export class HistogramSeries {
     while (bucket < this.#bounds.length && seconds > this.#bounds[bucket]!) bucket++
     this.#counts[bucket]!++
     this.#sum += seconds
-    this.isUntold = true
+    this.isUnsent = true
     if (id !== undefined) this.#exemplars[bucket]!.set(id, seconds, traceId, at ?? Date.now())
   }
 
@@ -157,7 +157,7 @@ export class HistogramSeries {
 
 /** One series of a metric. */
 interface Series {
-  isUntold: boolean
+  isUnsent: boolean
   /** Its values, for another process that adds them up. */
   values(name: string): Value[]
   /** Its lines in the OpenMetrics format. */
@@ -206,14 +206,14 @@ export class Family<S extends Series = Series> {
   /**
    * The values that changed since the last call, in pieces that are each small enough for one turn of the event loop.
    */
-  *untold(): Generator<CountPiece> {
+  *unsent(): Generator<CountPiece> {
     const { name, help, type } = this
     let values: Value[] = []
     let looked = 0
     for (const series of this.#series.values()) {
       looked++
-      if (series.isUntold) {
-        series.isUntold = false
+      if (series.isUnsent) {
+        series.isUnsent = false
         values.push(...series.values(name))
       }
       if (values.length < VALUES_A_TURN && looked < LOOKED_AT_A_TURN) continue

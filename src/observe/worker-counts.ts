@@ -123,9 +123,9 @@ export function isCount({ type }: { readonly type?: unknown }): boolean {
 }
 
 /** The changes of the counters and histograms of a registry since the last call, in pieces. */
-export async function* untoldCounts(registry: Registry): AsyncGenerator<CountPiece, void, void> {
+export async function* unsentCounts(registry: Registry): AsyncGenerator<CountPiece, void, void> {
   for (const metric of registry.getMetricsAsArray() as unknown as ({ type?: unknown; get(): unknown } | Family)[]) {
-    if (metric instanceof Family) yield* metric.untold()
+    if (metric instanceof Family) yield* metric.unsent()
     else if (isCount(metric)) yield (await metric.get()) as CountPiece
   }
 }

@@ -2,7 +2,7 @@ import type { Clock } from '../time/clock.ts'
 import type { TokenStore } from '../credentials/token-store.ts'
 import { ANSWER_WITHIN_MS, AskedLedger } from '../ledger/workers/asked-ledger.ts'
 import type { UsageDays } from '../usage/days.ts'
-import type { FromWorker, Shared, ToWorker, Wish } from './worker-link.ts'
+import type { FromWorker, Shared, ToWorker, WorkerRequest } from './worker-link.ts'
 
 /** So many rows take less than a millisecond to write and to read. */
 const ROWS_A_MESSAGE = 200
@@ -16,7 +16,7 @@ export class FirstProcess {
   readonly usageDays: UsageDays
   readonly tokens: TokenStore
   readonly #open = new Map<number, (reply: NonNullable<ToWorker['given']>) => void>()
-  #wishes = 0
+  #requests = 0
 
   constructor(clock: Clock) {
     this.ledger = new AskedLedger(clock, (ledger, onSent) => tell({ ledger }, onSent))
@@ -42,7 +42,7 @@ export class FirstProcess {
 
   /** Rejects with what it failed with there, or if no answer comes. */
   #ask<Answer>(what: keyof Shared, ...input: readonly unknown[]): Promise<Answer> {
-    const number = this.#wishes++
+    const number = this.#requests++
     const answer = new Promise<Answer>((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error('the first process did not answer')), ANSWER_WITHIN_MS)
       this.#open.set(number, ({ answer, problem }) => {
@@ -50,7 +50,7 @@ export class FirstProcess {
         if (problem === undefined) resolve(answer as Answer)
         else reject(new Error(problem))
       })
-      tell({ wish: { number, what, input } satisfies Wish })
+      tell({ request: { number, what, input } satisfies WorkerRequest })
     })
     return answer.finally(() => this.#open.delete(number))
   }

@@ -43,10 +43,10 @@ export class SharedStore {
     }
     const connection = this.#service!.open((ledger: readonly Answer[]) => send({ ledger }))
     const shared = this.#sharedWith(worker.id)
-    worker.on('message', ({ ledger, wish }: FromWorker) => {
+    worker.on('message', ({ ledger, request }: FromWorker) => {
       if (ledger !== undefined) connection.receive(ledger)
-      if (wish === undefined) return
-      const { number, what, input } = wish
+      if (request === undefined) return
+      const { number, what, input } = request
       // The names of functions and what they take are those of one release: the first process has started the worker.
       const run = shared[what] as (...input: readonly unknown[]) => Promise<unknown>
       run(...input).then(

@@ -62,7 +62,7 @@ export interface FromWorker {
   readonly told?: unknown
   /** What it asks and tells the ledger of the first process. */
   readonly ledger?: readonly Told[]
-  readonly wish?: Wish
+  readonly request?: WorkerRequest
 }
 
 /** What the first process does for workers that share the embedded store. */
@@ -76,7 +76,7 @@ export interface Shared {
 }
 
 /** One of these functions, and what it takes. */
-export interface Wish {
+export interface WorkerRequest {
   readonly number: number
   readonly what: keyof Shared
   readonly input: readonly unknown[]
@@ -86,7 +86,7 @@ export interface Wish {
 export interface ToWorker {
   readonly begin?: GivenText
   readonly ledger?: readonly Answer[]
-  /** What became of a wish. */
+  /** What became of a request. */
   readonly given?: { readonly number: number; readonly answer?: unknown; readonly problem?: string }
 }
 

@@ -4,7 +4,7 @@ import type { FoundConfig } from '../config/find.ts'
 import { gaugesOf } from '../observe/gauges-of-all.ts'
 import type { Log } from '../observe/log.ts'
 import { beginGeneration } from '../ledger/limit.ts'
-import { untoldCounts } from '../observe/worker-counts.ts'
+import { unsentCounts } from '../observe/worker-counts.ts'
 import type { RequestQuestion } from '../requests/question.ts'
 import type { Config } from '../schema/schema.ts'
 import type { BreakerOrder } from '../server/admin/status.ts'
@@ -81,7 +81,7 @@ export async function runWorker(
  */
 async function tellCounts(registry: Registry): Promise<number> {
   let busyMs = 0
-  const pieces = untoldCounts(registry)
+  const pieces = unsentCounts(registry)
   for (;;) {
     const before = performance.now()
     const { value: piece, done } = await pieces.next()

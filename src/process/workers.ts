@@ -14,7 +14,7 @@ import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { type ReloadParts, reloadable, STOPS } from './reload.ts'
 import type { CountPiece } from '../observe/series.ts'
-import { untoldCounts, WorkerCounts } from '../observe/worker-counts.ts'
+import { unsentCounts, WorkerCounts } from '../observe/worker-counts.ts'
 import { type Running, runAdmin } from './run.ts'
 import { mergeAnswers, type RequestAnswers } from '../requests/question.ts'
 import type {
@@ -183,7 +183,7 @@ export async function runWorkers(
     async *metrics() {
       const known = (await askEach<GaugeValues[]>('metrics')).filter((gauges) => gauges !== undefined)
       missingWorkers.set(config.server.workers - known.length)
-      for await (const piece of untoldCounts(own)) counts.note(OWN, piece)
+      for await (const piece of unsentCounts(own)) counts.note(OWN, piece)
       yield* gaugesOfAll([...known.flat(), ...(await Array.fromAsync(gaugesOf(own)))])
       yield* counts.exposition()
       yield '# EOF\n'

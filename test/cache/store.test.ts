@@ -1,6 +1,6 @@
 import { describe, expect, it, inject, onTestFinished } from 'vitest'
 import { type Entry, sizeOf } from '../../src/cache/entry.ts'
-import { FORMAT, MOST_OWED } from '../../src/cache/redis-store.ts'
+import { FORMAT, MOST_PENDING } from '../../src/cache/redis-store.ts'
 import { MemoryStore } from '../../src/cache/memory-store.ts'
 import { RedisStore } from '../../src/cache/redis-store.ts'
 import type { CacheStore } from '../../src/cache/store.ts'
@@ -197,10 +197,10 @@ describeTopology('the store in Redis', () => {
     store.keep('last', 's', (await store.find('last', 's')).generation!, entryOf('old'), MINUTE)
     expect((await store.find('last', 's')).stored).toBeDefined()
     await server.client.acl('SETUSER', 'default', '-del')
-    for (let i = 0; i < MOST_OWED; i++) store.invalidate(`r${i}`)
+    for (let i = 0; i < MOST_PENDING; i++) store.invalidate(`r${i}`)
     store.invalidate('last')
-    await expect.poll(() => errors).toBe(MOST_OWED + 1)
-    expect(store.owed).toBe(MOST_OWED)
+    await expect.poll(() => errors).toBe(MOST_PENDING + 1)
+    expect(store.pendingInvalidations).toBe(MOST_PENDING)
     expect(await store.find('last', 's')).toMatchObject({ isFailed: true, stored: undefined })
     await server.client.acl('SETUSER', 'default', '+del')
     // It is ended for the other gateways, too, as soon as it is asked for.

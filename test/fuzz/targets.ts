@@ -220,9 +220,9 @@ export function headerTarget(): Target {
     }
     const wait = retryAfterOf(fields, now)
     if (wait !== undefined && !(wait >= 0 && Number.isFinite(wait))) return `waits for ${wait}`
-    const wishes = readRequestOptions(fields, { maxWaitMs: 10_000, priority: 'normal' })
-    if (!isFailure(wishes) && !(wishes.maxWaitMs >= 0 && wishes.maxWaitMs <= 10_000))
-      return `may wait for ${wishes.maxWaitMs}`
+    const options = readRequestOptions(fields, { maxWaitMs: 10_000, priority: 'normal' })
+    if (!isFailure(options) && !(options.maxWaitMs >= 0 && options.maxWaitMs <= 10_000))
+      return `may wait for ${options.maxWaitMs}`
     const seconds = secondsOf(parseDirectives(fields['cache-control']), 'max-age') ?? 0
     if (!(seconds >= 0 && ageOf(fields) >= 0)) return `is fresh for ${seconds}`
     const dates = [parseHttpDate(fields.date, now), parseDate(joined(fields.date), now)]

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { exposition } from '../../src/observe/exposition.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import type { CountPiece } from '../../src/observe/series.ts'
-import { untoldCounts, WorkerCounts } from '../../src/observe/worker-counts.ts'
+import { unsentCounts, WorkerCounts } from '../../src/observe/worker-counts.ts'
 import { parseMetrics } from '../support/openmetrics.ts'
 
 /** What a process tells of one counter; of calls to `other` it knows no example. */
@@ -36,7 +36,7 @@ function busyProcess(clients: number): { metrics: Metrics; call(): void } {
 
 async function tell(counts: WorkerCounts, worker: number, { registry }: Metrics): Promise<number> {
   let values = 0
-  for await (const piece of untoldCounts(registry)) {
+  for await (const piece of unsentCounts(registry)) {
     values += piece.name.startsWith('sluice_') ? piece.values.length : 0
     counts.note(worker, piece)
   }
@@ -129,7 +129,7 @@ describe('what several processes have counted', () => {
     const { metrics } = busyProcess(20_000)
     const counts = new WorkerCounts()
     const largest = { told: 0, written: 0 }
-    for await (const piece of untoldCounts(metrics.registry)) {
+    for await (const piece of unsentCounts(metrics.registry)) {
       largest.told = Math.max(largest.told, piece.values.length)
       counts.note(1, piece)
     }

@@ -117,7 +117,9 @@ export const PRICED_MUTATIONS: Record<string, { readonly edits: readonly Edit[] 
     ],
   },
   'what a call cost beyond its reservation is not charged': {
-    edits: [{ file: 'ledger/limit-table.ts', from: 'all[i]!.owe(grant, -surplus, now, laterMs)', to: 'void laterMs' }],
+    edits: [
+      { file: 'ledger/limit-table.ts', from: 'all[i]!.chargeMore(grant, -surplus, now, laterMs)', to: 'void laterMs' },
+    ],
   },
   'what is left of a reservation is not given back': {
     edits: [

@@ -57,7 +57,7 @@ export class Tally implements CountedLimit {
     this.record?.refund(now, at, units)
   }
 
-  owe({ at }: Grant, units: number, now: number, laterMs: number): void {
+  chargeMore({ at }: Grant, units: number, now: number, laterMs: number): void {
     this.counter.addCommitted(now, at, units, laterMs)
     this.record?.addCommitted(now, at, units, laterMs)
   }

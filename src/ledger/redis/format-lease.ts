@@ -47,7 +47,7 @@ export class FormatLease {
   }
 
   /** Why nothing may be charged to these limits now; undefined if it may. */
-  obstacle(limits: readonly Limit[]): string | undefined {
+  whyBlocked(limits: readonly Limit[]): string | undefined {
     if (this.#other !== undefined) return this.problem
     if (this.#unreadable === undefined) return undefined
     const { format, until } = this.#unreadable

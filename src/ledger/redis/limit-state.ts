@@ -113,7 +113,7 @@ export class LimitState implements CountedLimit {
     if (this.#isOffline()) this.unreplicated?.refund(time, at, units)
   }
 
-  owe({ at }: Grant, units: number, time: number, laterMs: number): void {
+  chargeMore({ at }: Grant, units: number, time: number, laterMs: number): void {
     this.own.addCommitted(time, at, units, laterMs)
     for (const recent of this.#recent) recent.addCommitted(time, at, units, laterMs)
     if (!this.#isOffline()) return

@@ -213,7 +213,7 @@ class EndedCalls extends Due {
       this.#alike.set(key, ended)
     }
     this.#calls += calls
-    // Others may have at once what was refunded, or is in flight no longer; and must know at once what is owed.
+    // Others may have at once what was refunded, or is in flight no longer; and must know at once what calls have cost beyond their charge.
     if (!isOver || usage.length === 0) this.eligibleAt = now
     else if (this.eligibleAt === Infinity && this.#isMissed(ended, usage)) this.eligibleAt = now + this.#bucketMs
     return this.eligibleAt < Infinity
@@ -367,11 +367,11 @@ export class Postponed {
     if (queue === undefined) return
     queue.timer = undefined
     const now = this.#clock.now()
-    const ripe: Due[] = []
+    const due: Due[] = []
     let next = queue.waiting.first
-    for (; next !== undefined && next.dueAt <= now; next = next.after) ripe.push(next)
+    for (; next !== undefined && next.dueAt <= now; next = next.after) due.push(next)
     if (next !== undefined) queue.timer = this.#clock.schedule(next.dueAt - now, () => this.#onDue(delayMs))
     // One may go along with another.
-    for (const due of ripe) if (due.dueAt <= now) this.#send(due.chargeSet)
+    for (const { dueAt, chargeSet } of due) if (dueAt <= now) this.#send(chargeSet)
   }
 }

@@ -366,8 +366,8 @@ export class RedisLedger implements Ledger {
 
   charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
     if (chargeSet.limits.length > 0) {
-      const obstacle = wanted > 0 ? this.#formats?.obstacle(chargeSet.limits) : undefined
-      if (obstacle !== undefined) return Promise.reject(new StoreUnavailableError(undefined, obstacle))
+      const blocked = wanted > 0 ? this.#formats?.whyBlocked(chargeSet.limits) : undefined
+      if (blocked !== undefined) return Promise.reject(new StoreUnavailableError(undefined, blocked))
       return this.#partitionOf(chargeSet).charge(chargeSet, wanted, turn)
     }
     const now = this.#clock.now()
