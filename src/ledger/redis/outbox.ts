@@ -1,7 +1,7 @@
-import type { Clock, Timer } from '../../time/clock.ts'
-import { type Member, Roster } from '../../time/roster.ts'
+import type { Clock } from '../../time/clock.ts'
 import type { ChargeSet, Grant, LimitUsage, StoreUnavailableError, Turn, UpstreamFeedback } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
+import { Due, type Postponed } from './postponed.ts'
 
 /** An argument of a script. */
 export type Argument = string | number
@@ -162,27 +162,12 @@ export class Outbox {
   }
 }
 
-/** What is to be sent of one charge set. */
-class Due implements Member<Due> {
-  readonly chargeSet: ChargeSet
-  readonly ended: Ended[] = []
-  /** By when it is sent even without a charge: Infinity unless it waits. Then `delayMs` is the duration that it was given. */
-  dueAt = Infinity
-  delayMs = 0
-  before: Due | undefined
-  after: Due | undefined
-  isListed = false
-
-  constructor(chargeSet: ChargeSet) {
-    this.chargeSet = chargeSet
-  }
-}
-
 /**
  * Calls of one charge set that have ended, and of which Redis was not told yet. Until it is told, they count as if they were in
  * flight. Calls that ended together are told as one.
  */
 class EndedCalls extends Due {
+  readonly ended: Ended[] = []
   /** From when on they ride on a charge. */
   eligibleAt = Infinity
   readonly #alike = new Map<string, Ended>()
@@ -289,6 +274,7 @@ export interface Waiting {
 
 /** What is to be done for one charge set in one call of the script. */
 export class Batch extends Due {
+  readonly ended: Ended[] = []
   /** The turn of the calls among them that have waited. Only one queue charges a charge set, and one charge at a time. */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
@@ -325,53 +311,5 @@ export class Batch extends Due {
     for (const { what, at, calls, latest } of this.ended) changes.push([what, micros(at), calls, micros(latest)])
     changes.push(...this.feedback, ...this.counted.values())
     return changes
-  }
-}
-
-/** What waits for a charge to ride on, for one of a few durations. When its time is up, it is sent. */
-export class Postponed {
-  readonly #clock: Clock
-  readonly #send: (chargeSet: ChargeSet) => void
-  /** By duration, in the order in which they came. */
-  readonly #queues = new Map<number, { readonly waiting: Roster<Due>; timer: Timer | undefined }>()
-
-  constructor(clock: Clock, send: (chargeSet: ChargeSet) => void) {
-    this.#clock = clock
-    this.#send = send
-  }
-
-  /** Sends it after `delayMs`, unless it is due sooner already. */
-  add(due: Due, delayMs: number): void {
-    const dueAt = this.#clock.now() + delayMs
-    if (due.dueAt <= dueAt) return
-    this.remove(due)
-    due.dueAt = dueAt
-    due.delayMs = delayMs
-    const queue = this.#queues.getOrInsertComputed(delayMs, () => ({ waiting: new Roster(), timer: undefined }))
-    queue.waiting.add(due)
-    queue.timer ??= this.#clock.schedule(delayMs, () => this.#onDue(delayMs))
-  }
-
-  remove(due: Due): void {
-    due.dueAt = Infinity
-    this.#queues.get(due.delayMs)?.waiting.delete(due)
-  }
-
-  close(): void {
-    for (const { timer } of this.#queues.values()) timer?.cancel()
-    this.#queues.clear()
-  }
-
-  #onDue(delayMs: number): void {
-    const queue = this.#queues.get(delayMs)
-    if (queue === undefined) return
-    queue.timer = undefined
-    const now = this.#clock.now()
-    const due: Due[] = []
-    let next = queue.waiting.first
-    for (; next !== undefined && next.dueAt <= now; next = next.after) due.push(next)
-    if (next !== undefined) queue.timer = this.#clock.schedule(next.dueAt - now, () => this.#onDue(delayMs))
-    // One may go along with another.
-    for (const { dueAt, chargeSet } of due) if (dueAt <= now) this.#send(chargeSet)
   }
 }

@@ -44,6 +44,8 @@ const TURN_LEASES = 4
  * - all gateways have the same `weights`, `reserve` and `lease`, and no gateway without `regions` charges calls.
  * A region that can't reach home keeps its share until the lease ends, and then has its reserve. Home gives that share to others when
  * all calls that were charged to it have left the window.
+ *
+ * The file is longer than others: the guarantee holds only over both classes, and whoever changes one has to see the other.
  */
 export class RegionShares implements Shares {
   readonly options: RegionsOptions

@@ -14,6 +14,7 @@ import type { Limit } from '../limit.ts'
 import { Pauses } from '../limit-table.ts'
 import type { Heard } from './demand-exchange.ts'
 import { type Lease, Leases } from './lease.ts'
+import { Numbers } from './numbers.ts'
 import { type Answer, scheduleOfTold, type State, type Told, type ToldGrant, toldLimit, usageOfTold } from './wire.ts'
 
 /** Messages for which nobody waits go with the next charge, but no later than this; */
@@ -338,33 +339,4 @@ function granted(slot: number, grant: Grant): Grant {
 function mayWait({ chargeSet: { limits } }: Grant): boolean {
   for (const { windowMs } of limits) if (windowMs < LONG_WINDOW_MS) return false
   return true
-}
-
-/**
- * Numbers by which another process knows objects of this one. Once an object is garbage, `forget` is called to tell that process, and the number
- * is used again.
- */
-class Numbers<T extends object> {
-  readonly #byObject = new WeakMap<T, number>()
-  readonly #freed: FinalizationRegistry<number>
-  readonly #free: number[] = []
-  #next = 0
-
-  constructor(forget: (number: number) => void) {
-    this.#freed = new FinalizationRegistry((number) => {
-      forget(number)
-      this.#free.push(number)
-    })
-  }
-
-  /** The object's number. If it had none, `tell` is called with the new one. */
-  of(object: T, tell: (number: number) => void): number {
-    const known = this.#byObject.get(object)
-    if (known !== undefined) return known
-    const number = this.#free.pop() ?? this.#next++
-    this.#byObject.set(object, number)
-    this.#freed.register(object, number)
-    tell(number)
-    return number
-  }
 }
