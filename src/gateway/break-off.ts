@@ -13,7 +13,7 @@ export function breakOff({ request, response }: Pick<Call, 'request' | 'response
   else bareConnection(socket).resetAndDestroy()
 }
 
-/** Breaks off a response that was written to its end, once the client takes nothing of the rest for `idleMs`. It takes 0.6 µs. */
+/** Breaks off a response that was written to its end, once the client takes nothing of the rest for `idleMs`. */
 export function breakOffWhenIdle(call: Pick<Call, 'request' | 'response'>, idleMs: number): void {
   const { response } = call
   response.setTimeout(idleMs, () => breakOff(call))

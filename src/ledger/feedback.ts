@@ -135,7 +135,7 @@ function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly L
   return reports.all
 }
 
-/** One number in each field, as in nearly every response; undefined for anything else. It takes 0.5 µs instead of 2.7. */
+/** Reads one number in each field, as nearly every response has it, which is quicker than lists. Undefined for anything else. */
 function readPlain(fields: Fields, dialect: Dialect, now: EpochMs): LimitReport | undefined {
   const [remaining, limit, reset] = [fields[dialect.remaining], fields[dialect.limit], fields[dialect.reset]]
   if (typeof remaining !== 'string' || typeof limit !== 'string' || typeof reset !== 'string') return undefined

@@ -69,8 +69,8 @@ export async function runWorkers(
   config: Config,
   { log, load, text }: { log: Log; load: ReloadParts['load']; text: ConfigText },
 ): Promise<Running> {
-  // Each worker accepts for itself. Node's default lets the first process hand connections over one by one: that costs it 80 µs
-  // each, and one on its way to a worker that is killed is neither answered nor closed, ever.
+  // Each worker accepts for itself. Node's default lets the first process hand connections over one by one. That costs
+  // time for each, and one on its way to a worker that is killed is neither answered nor closed, ever.
   cluster.schedulingPolicy = cluster.SCHED_NONE
   const { store } = config
   const clock = systemClock
