@@ -1,5 +1,5 @@
 /*
- * src/gateway takes a call from its start to its end. Begin to read in forward.ts, which has the loop. It is longer than other files,
+ * src/gateway: a call from its start to its end. Begin to read in forward.ts, which has the loop. It is longer than other files,
  * so that a reader can follow a call through all steps of the loop without leaving it.
  * It imports what .oxlintrc.ts lists; only server and process stand above.
  * A change here must prove that every way to end gives back the permit, the place and the connection (test/gateway,
