@@ -66,7 +66,8 @@ export function buildCredential(
 }
 
 /**
- * A hash that is the same for configurations that are one credential to the vendor. It reveals nothing of the secret.
+ * Returns a hash that is the same for all configurations that the vendor takes for one credential. It does not depend on
+ * `expires`, `next` and `canary`. It reveals nothing of the secret.
  */
 export function identityOf(config: CredentialConfig, defaultHeader: string): string {
   const { type = 'header', header = defaultHeader, expires: _, next: _next, canary: _share, ...rest } = config
@@ -95,7 +96,7 @@ function byToken(name: string, keeper: TokenKeeper, look: SecretLook): Credentia
     addTo: ({ headers }) => void headers.push('Authorization', `Bearer ${keeper.text}`),
     refused(status, version) {
       if (status !== 401 || !keeper.refused(version)) return false
-      // What the token was made from may be refused with it.
+      // The upstream may have refused the token because the secret behind it was replaced. So the secret is read again.
       if (version === keeper.version) look.begin()
       return true
     },
@@ -121,7 +122,7 @@ function keepToken(
     onRenewal(error) {
       if (error === undefined) return renewed.increment()
       failed.increment()
-      // The endpoint may refuse the secret because it was replaced.
+      // The endpoint may refuse the secret because it was replaced. So the secret is read again.
       if (!(error instanceof TokenEndpointAwayError)) look.begin()
       const reason = error instanceof Error ? error.message : undefined
       logger?.warn({ credential: `${upstream}/${account}`, reason }, 'no new token could be had')

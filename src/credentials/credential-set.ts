@@ -14,9 +14,9 @@ export interface Pool {
   readonly members: readonly string[]
   readonly affinity: Affinity | undefined
   /**
-   * All that may be used now, the best first; the one that may be used again first, if none may. A conversation has an order of its own,
-   * which is the same at all gateways. `endsAt`: when the quota of a member that the gateway counts comes back, in the time of the
-   * clock, if that is known.
+   * Returns the members that are not quarantined, the best first. If all are, it returns only the one whose quarantine ends first.
+   * `session` names a conversation, which has an order of its own, the same at all gateways. `endsAt` tells when the quota of a member
+   * comes back, as the gateway itself counts it, in the time of `Clock.now`; undefined if that is not known.
    */
   ranked(session: string | undefined, endsAt: (member: string) => number | undefined): readonly Credential[]
 }
@@ -25,13 +25,13 @@ export interface Pool {
 export interface Affinity {
   /** In lower case. */
   readonly header: string
-  /** So long a call waits for that credential's quota, in milliseconds, before another one serves it. */
+  /** How long a call waits for that credential's quota at most, in milliseconds, before another one serves it. */
   readonly maxWaitMs: number
 }
 
 /** The credentials of one account. Each attempt of a call uses one of them. */
 export interface CredentialSet {
-  /** The name under which they appear in `explain`: `upstream/account`. */
+  /** `upstream/account`: the name under which the credentials appear in `explain`. */
   readonly name: string
   /** Lower-case names of the headers that any of them sets. */
   readonly headerNames: readonly string[]
@@ -44,7 +44,7 @@ export interface CredentialSet {
   readonly expiries: readonly Expiry[]
 }
 
-/** The expiry that the configuration states, else the earliest that any of its secrets knows. */
+/** The expiry that the configuration states, else the earliest one of its secrets; empty if none is known. */
 export function expiryOf(credential: string, config: object & { readonly expires?: number }): Expiry[] {
   const { expires } = config
   const ends = expires === undefined ? secretsIn(config).flatMap(({ expiresAt }) => expiresAt ?? []) : [expires]

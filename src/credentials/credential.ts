@@ -39,29 +39,32 @@ export interface Credential {
   whyNot?(request: RequestHead): string | undefined
   /**
    * Resolves once it can be added to a request; undefined if it can be now. Rejects with a
-   * `CredentialUnavailableError`. `wasRefused`: the call was refused before, and so waits for the look at the source that this
-   * began.
+   * `CredentialUnavailableError`. `wasRefused`: the call was refused before. If its secret is being read again from the source, the
+   * call waits for that.
    */
   ready?(wasRefused?: boolean): Promise<void> | undefined
   /**
-   * The upstream answered 401, 403 or 429 to a call with that version of it. Returns whether the call should be sent
-   * again, because it would carry another value. `isRetryable`: whether the call can be sent again at all.
+   * Call it when the upstream answered 401, 403 or 429 to a call with that version of the credential. Returns whether the
+   * call should be sent again, because it would carry another value. `isRetryable`: whether it can be sent again at all.
    */
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs?: number): boolean
   /**
-   * The status that answered a call which had been sent again because it was answered 403 with this one: with another value, or, of a
-   * pool whose other members could not be used, with the same (`isSame`). `version` is that of the value that was answered so.
+   * Call it when a call that was answered 403 with this credential was sent again, and is answered with `status`. `isSame`: it was
+   * sent with this credential again, and not with another member of the pool. `version` is that of the value that it was sent with.
    */
   settled?(status: number, isSame: boolean, version: number): void
   /** Marks it as in use until the result is disposed of. Called before it is added to a request. */
   take?(): Disposable
-  /** What an answer to it says of its quota: in how many milliseconds all of it comes back, and how long it is used up; 0 if it is not. */
+  /**
+   * Tells it what an answer says of its quota: in `endsInMs` all of it comes back, and for `usedUpMs` nothing of it is left (0 if some
+   * is).
+   */
   quotaTold?(endsInMs: number, usedUpMs: number): void
   /** Its name within its pool. */
   readonly member?: string
-  /** Milliseconds until another member of its pool is not quarantined; 0 if one is not now, Infinity if there is no other. */
+  /** In how many milliseconds another member of its pool can be used; 0 if one can now, Infinity if there is no other. */
   readonly othersInMs?: number
-  /** Leaves it out of its pool for a while, because it can't be had; returns whether there is another. */
+  /** Quarantines it in its pool, because it can't be had. Returns whether another member can be used now. */
   leaveOut?(): boolean
   /** Adds it to a request in the way that the route asks for. */
   addTo(request: Unproven, route: Route): void

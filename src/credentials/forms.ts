@@ -1,4 +1,4 @@
-/** A shorter text is no credential, and may be a word of any answer. */
+/** A shorter text is not looked for, because any answer may contain it by chance. */
 const SHORTEST = 8
 
 /**
@@ -36,7 +36,7 @@ function encodingsOf(text: string): string[] {
   ]
 }
 
-/** The Base64 characters that encode nothing but this text, if `offset` bytes stand before it (modulo three). */
+/** The Base64 characters that depend on this text alone, if the number of bytes before it is `offset` modulo three. */
 function base64At(text: string, offset: number): string {
   const bytes = Buffer.concat([Buffer.alloc(offset), Buffer.from(text)])
   const from = Math.ceil((offset * 8) / 6)

@@ -7,7 +7,7 @@ import { algorithmOf, importSigningKey, parsePrivateKey } from './signing-key.ts
 import type { Token } from './token-keeper.ts'
 
 const USUAL_LIFETIME_MS = 300_000
-/** The vendor's clock may be behind ours. At most half of the lifetime is used for that. */
+/** How far in the past `iat` lies, because the vendor's clock may be behind ours; at most half of the lifetime. */
 const BACKDATED_S = 30
 
 /**

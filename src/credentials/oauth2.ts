@@ -10,8 +10,8 @@ import type { Token } from './token-keeper.ts'
 /** How long the token endpoint may take to answer. */
 const ANSWER_WITHIN_MS = 10_000
 /**
- * The form of an error code (RFC 6749 §5.2). Nothing else of an answer is repeated, because it may contain what was
- * sent.
+ * The form of an error code (RFC 6749 §5.2). Nothing else of an answer is repeated in errors, because the answer may
+ * contain the secret that was sent.
  */
 const ERROR_CODE = /^[a-z_]{1,64}$/
 /** The lifetime of a token whose answer does not state one. */
@@ -26,7 +26,7 @@ export async function requestToken(config: CredentialConfig, clock: Clock): Prom
   const tokenUrl = new URL(config.tokenUrl!)
   const server: OAuth.AuthorizationServer = { issuer: config.issuer ?? tokenUrl.href, token_endpoint: tokenUrl.href }
   const client: OAuth.Client = { client_id: config.clientId!.reveal() }
-  // Loaded only here, because a gateway without such credentials should not hold it.
+  // Loaded only here, so that a gateway without such credentials does not load it.
   const oauth = createRequire(import.meta.url)('oauth4webapi') as typeof OAuth
   const authentication = await authenticationOf(config, oauth)
   const requestedAt = clock.now()
@@ -69,8 +69,8 @@ function isAway(error: unknown): boolean {
 
 /**
  * Reads the token in an answer (RFC 6749 §5.1) leniently: any 2xx is accepted, `token_type` may be missing, and
- * `scope`, `refresh_token` and `id_token` may hold anything. The library is too strict for that. For a 401 with a
- * challenge, which every refused client gets (§5.2), it would also report the challenge instead of the error.
+ * `scope`, `refresh_token` and `id_token` may hold anything. The library's own function is too strict for that. For a
+ * 401 with a challenge, which every refused client gets (§5.2), it would also report the challenge and not the error.
  */
 async function readToken(response: Response): Promise<{ text: string; lifetimeMs: number }> {
   const content = parsedJson(await response.text())
@@ -79,7 +79,7 @@ async function readToken(response: Response): Promise<{ text: string; lifetimeMs
     const code = typeof error === 'string' && ERROR_CODE.test(error) ? error : 'and no token'
     throw new NoTokenError(response.status, `answered ${response.status} ${code}`)
   }
-  // A token of another type, sent as a bearer token, would be refused, or accepted without its proof.
+  // As a bearer token, a token of another type would be refused, or accepted without the proof that its type demands.
   if (typeof type === 'string' && !/^\s*(?:bearer(?:token)?\s*)?$/i.test(type)) {
     throw new NoTokenError(response.status, 'answered with a token of another type than Bearer')
   }
@@ -121,8 +121,8 @@ async function authenticationOf(config: CredentialConfig, oauth: typeof OAuth): 
 }
 
 /**
- * Encodes the client's id and secret like a form (RFC 6749 §2.3.1), but only the characters that need it. Many
- * endpoints do not decode them. The library also encodes "-", "." and "_", which would be another secret for those.
+ * Encodes the client's id and secret like a form (RFC 6749 §2.3.1), but only the characters that need it. The library
+ * also encodes "-", "." and "_". Many endpoints do not decode id and secret, and would see another secret then.
  */
 function clientSecretBasic(secret: string): OAuth.ClientAuth {
   return (_server, client, _body, headers) => {

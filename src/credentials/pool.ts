@@ -8,13 +8,16 @@ import { type Affinity, type CredentialSet, type Expiry, expiryOf, type Pool } f
 
 const USUAL_QUARANTINE_MS = 60_000
 const USUAL_AFFINITY = { header: 'X-Sluice-Session', maxWait: 5_000 }
-/** Upstreams name the end of a window in whole seconds. */
+/** The ends of windows are compared in this unit, because upstreams state them in whole seconds. */
 const SAME_END_MS = 1_000
 
 /**
- * Several credentials of one account. By `choose` that one is used first whose quota comes back soonest, because what is unused of it is
- * lost then; or the one with the fewest calls in flight; or each in turn. One that the upstream refuses for itself is quarantined. If all are, the one whose quarantine ends
- * first is used.
+ * Several credentials of one account. `choose` in the configuration says which one is used first:
+ * - `expires-first`: the one whose quota comes back soonest, because what is unused of that quota is lost then;
+ * - `least-used`: the one with the fewest calls in flight;
+ * - `round-robin`: each in turn.
+ *
+ * A credential that the upstream refuses is quarantined. If all are, the one whose quarantine ends first is used.
  */
 export class CredentialPool implements CredentialSet, Pool {
   readonly name: string
@@ -96,12 +99,13 @@ class Member implements Credential {
   readonly name: string
   readonly headerNames: readonly string[]
   readonly isRenewable = true
-  /** Its name within the pool, by which limits with `scope: credential` tell it from the other members. */
+  /** Its name within the pool. Limits with `scope: credential` tell the members apart by it. */
   readonly member: string
   inFlight = 0
   quarantinedUntil = -Infinity
-  /** When all of its quota comes back, and until when it is used up, as the upstream said last. */
+  /** When all of its quota comes back, as the upstream said last. */
   #endsAt = -Infinity
+  /** Until when nothing of its quota is left, as the upstream said last. */
   #usedUpUntil = -Infinity
   readonly #inner: Credential
   readonly #options: MemberOptions
@@ -137,8 +141,9 @@ class Member implements Credential {
   }
 
   /**
-   * The member with the smallest number is used first. One of which nothing is known comes first while it has no call in flight, because the
-   * answer to one call tells of its quota. One of which the upstream said that nothing is left comes last, because it would be refused.
+   * Returns the rank of the member; the lowest is used first. Members rank by when their quota comes back. If that is not known, an
+   * idle member comes first, because the answer to one call tells of its quota; one with calls in flight comes after the known ones.
+   * A member without quota comes last, because the upstream would refuse the call.
    */
   urgency(now: number, endsAt: (member: string) => number | undefined): number {
     if (this.#usedUpUntil > now) return Number.MAX_VALUE
@@ -175,11 +180,11 @@ class Member implements Credential {
 
   /**
    * After 401 or 403 the call is sent again with another member. After 429 the call's own retry policy decides. A 403 may be about the
-   * call: then it does not succeed with the other member either, and that says nothing of the two.
+   * call and not about the member. So a 403 alone does not quarantine the member: `settled` decides by the answer to the retry.
    */
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs = 0): boolean {
     if (status === 403) return isRetryable && this.othersInMs === 0
-    // The upstream may have revoked the token. The credential that it was issued to may be good.
+    // The upstream may have revoked only the token. The secret that the token was issued for may still be good.
     if (status === 401 && this.#inner.isRenewable && this.#inner.refused(status, version, isRetryable)) return true
     const { quarantine } = this.#options
     this.#quarantine(status, status === 429 && retryAfterMs > 0 ? retryAfterMs : quarantine)
@@ -188,14 +193,15 @@ class Member implements Credential {
 
   settled(status: number, isSame: boolean): void {
     if (isSame) return
-    // Any other answer may be about the call: one member sees that there is no such thing, another only that it may not look.
+    // A success shows that this member was to blame. An error does not: one member may get 404 where another gets 403.
     if (status < 400) this.#quarantine(403, this.#options.quarantine)
   }
 }
 
 /**
- * The members in the order of a conversation: each member has a number for each conversation, and the highest is first (rendezvous
- * hashing). So all gateways find the same one without asking, and if one is left out only its own conversations go elsewhere.
+ * Sorts the members for one conversation. The hash of member and conversation gives each member a number, and the highest is first
+ * (rendezvous hashing). So all gateways find the same order without asking each other. If a member is left out, only the conversations
+ * that it came first for go elsewhere.
  */
 function inOrderOf(session: string, members: readonly Member[]): readonly Member[] {
   const places = new Map(members.map((one) => [one, hash('sha256', `${one.name}\n${session}`)]))

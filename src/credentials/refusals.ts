@@ -1,12 +1,12 @@
 import { backoffOf } from '../resilience/backoff.ts'
 import type { Clock } from '../time/clock.ts'
 
-/** After this long without a refusal, the count begins again. */
+/** The count begins again this long after the last refusal that was a reason. */
 const FORGET_MS = 120_000
 
 /**
- * Decides whether an upstream's 401 is a reason to fetch another credential. The first is. If that did not help, the
- * next ones are so ever more rarely. Otherwise every call that is refused for some other reason would be sent twice.
+ * Decides whether a refused credential is a reason to fetch another one. The first refusal is. While more follow, one is
+ * a reason ever more rarely. Otherwise every call that is refused for some other reason would be sent twice.
  */
 export class Refusals {
   readonly #clock: Clock
@@ -17,6 +17,7 @@ export class Refusals {
     this.#clock = clock
   }
 
+  /** Whether a refusal that came now is a reason. Call it once for each refusal, because it counts. */
   isReason(): boolean {
     const now = this.#clock.now()
     const sinceMs = now - this.#at

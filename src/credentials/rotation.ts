@@ -9,12 +9,12 @@ import { Secret, secretsIn } from '../schema/secret.ts'
 
 /** Share of the calls that a new credential gets by default. */
 const USUAL_CANARY = 0.05
-/** A new credential is not used for at most so long after a call with it was answered 403. */
+/** How long at most the next credential is not used after a call with it was answered 403, or its token endpoint was down. */
 const SUSPICION_MS = 60_000
 
-/** Whether a second value may exist beside the current one: a configured one, or one that the secret store may get. */
+/** Whether the credential can ever have a next value, from the configuration or from a secret store. */
 export function isRotating(config: CredentialConfig): boolean {
-  // Where `check --no-secrets` left a reference unresolved, it is the value itself.
+  // `check --no-secrets` leaves references unresolved. Then the value of the secret is the reference itself.
   const texts = secretsIn(config).map((secret) => secret.template?.text ?? secret.reveal())
   return config.next !== undefined || texts.some((text) => text.includes('${secret:'))
 }
@@ -60,7 +60,7 @@ export class Rotation implements CredentialSet {
     ]
   }
 
-  /** Puts another next value on trial. A value that was refused stays refused for as long as it does not change. */
+  /** Puts the next value on trial if it has changed. One that was refused stays refused until it changes. */
   #renew(): void {
     const next = nextOf(this.#config)
     const identity = next && identityOf(next, this.#place.header)
@@ -73,7 +73,7 @@ export class Rotation implements CredentialSet {
     const { clock } = this.#services
     const report = this.#report()
     const canary = new Canary(this.#current, buildCredential(this.#place, next, this.#services), clock, (reason) => {
-      // A call with a value that was replaced meanwhile says nothing of the one that is on trial now.
+      // This value may have been replaced while a call with it was in flight. Its refusal says nothing of the new value.
       if (this.#canary === canary) report(reason)
     })
     return canary
@@ -101,8 +101,8 @@ class Canary implements Credential {
   readonly #clock: Clock
   readonly #onRollback: (reason: string) => void
   /**
-   * `suspected`: a call with it was answered 403, and it is not known yet how the same call with the old one is
-   * answered.
+   * `suspected`: a call with the new credential was answered 403, and the same call with the old one is not answered
+   * yet.
    */
   #state: 'trusted' | 'suspected' | 'rolled back' = 'trusted'
   #suspectedAt = -Infinity
@@ -118,6 +118,7 @@ class Canary implements Credential {
     this.#onRollback = onRollback
   }
 
+  /** Whether the old credential is used instead: for good after a rollback, for a while if it is suspected or can't be had. */
   get isRolledBack(): boolean {
     if (this.#state === 'rolled back') return true
     // If the call that caused the suspicion was given up, nobody will resolve it. So a suspicion ends by itself.
@@ -141,7 +142,7 @@ class Canary implements Credential {
   ready(wasRefused?: boolean): Promise<void> | undefined {
     if (this.isRolledBack) return this.#old.ready?.(wasRefused)
     return this.#new.ready?.(wasRefused)?.catch((error: unknown) => {
-      // A token endpoint that is down does not speak against the credential, which is tried again later.
+      // If the token endpoint is down, the credential is not to blame. It is tried again later.
       if (error instanceof Error && error.cause instanceof TokenEndpointAwayError) this.#awayAt = this.#clock.now()
       else this.#rollBack(error instanceof Error ? error.message : 'no token can be had')
       return this.#old.ready?.()
@@ -153,8 +154,8 @@ class Canary implements Credential {
   }
 
   /**
-   * A 401 is about the credential. A 403 may be about the call: then the same call with the old credential is answered
-   * 403, too. One that can't be sent again tells nothing.
+   * A 401 rolls the new credential back. A 403 may be about the call: the call is sent again with the old credential,
+   * and `settled` decides by the answer. A 403 to a call that can't be sent again changes nothing.
    */
   refused(status: number, version: number, isRetryable: boolean): boolean {
     if (version % 2 === 1) return this.#old.refused(status, (version - 1) / 2, isRetryable)
@@ -169,7 +170,7 @@ class Canary implements Credential {
   }
 
   settled(status: number, _: boolean, version: number): void {
-    // A call that waited until the suspicion was over went out with the new one again.
+    // An even version says that the retry went out with the new credential: it had waited until the suspicion was over.
     if (this.#state !== 'suspected' || version % 2 === 0) return
     if (status === 401 || status === 403) this.#state = 'trusted'
     else if (status < 400) this.#rollBack('the upstream answered 403, and not so to the old one')

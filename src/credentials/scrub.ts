@@ -5,11 +5,11 @@ import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { formsOf } from './forms.ts'
 
-/** A credential that is found again after this long is logged again. */
+/** A finding is logged only if nothing was found for longer than this before it. */
 const EPISODE_MS = 60_000
 /**
- * How many credentials are remembered: those of rotations and pools. Requests do not contain a token that was renewed
- * long ago.
+ * For how many credentials of an account the patterns are kept: a rotation or a pool uses several. The patterns of any
+ * other credential are computed again when they are needed.
  */
 const MOST_KEPT = 32
 
@@ -25,7 +25,8 @@ interface EchoOptions {
 type Place = 'header' | 'body' | 'trailer'
 
 /**
- * Finds the credentials of one account in the answers of its upstream. Counts them, and logs the first of an episode.
+ * Finds the credentials of one account in the answers of its upstream. It counts each answer that contains one, and
+ * logs the first of a series.
  */
 export class EchoGuard {
   readonly #options: EchoOptions
@@ -39,7 +40,7 @@ export class EchoGuard {
     this.#count = metrics.credentialsScrubbed.of({ upstream, account })
   }
 
-  /** What scrubs the response to a request that contained `exposed`; undefined if there is nothing to look for. */
+  /** Makes the scrubber of the response to a request that contained `exposed`; undefined if that is too short to look for. */
   against(exposed: string, correlationId: string): Scrub | undefined {
     const needles = this.#needles.memo(exposed)
     return needles.texts.length === 0 ? undefined : new Scrub(needles, (place) => this.#found(place, correlationId))
@@ -61,7 +62,7 @@ interface Needles {
   readonly texts: readonly string[]
   readonly buffers: readonly Buffer[]
   readonly shortest: number
-  /** 1 for each byte that occurs in any of them. */
+  /** Holds 1 at the index of each byte that occurs in any pattern, else 0. */
   readonly bytes: Uint8Array
 }
 
@@ -78,24 +79,24 @@ const NONE: readonly string[] = []
 const TEXT =
   /^\s*(?:text\/|application\/(?:[\w.+-]*(?:json|xml|javascript|yaml|ndjson)|x-www-form-urlencoded|graphql))/i
 
-/** Other names of a coding are taken for the same (RFC 9110 §8.4.1.3). */
+/** The codings that a `Content-Encoding` names, in lower case. `x-gzip` means `gzip` (RFC 9110 §8.4.1.3). */
 function codingsIn(field: string | string[]): readonly string[] {
   const names = membersOf(field).map((name) => name.toLowerCase().replace(/^x-/, ''))
   return names.filter((name) => name !== 'identity')
 }
 
 /**
- * Replaces a credential by asterisks, one for each byte, so that `Content-Length` stays true. It looks into headers and
- * trailers always, and into bodies if they are text. One that is packed has to be unpacked for it; see `codings`.
+ * Replaces a credential by asterisks, one for each byte, so that `Content-Length` stays true. It scrubs all headers and
+ * trailers, and bodies that are text. The caller has to unpack a packed body before; see `codings`.
  */
 export class Scrub {
   readonly #needles: Needles
   readonly #onFound: (place: Place) => void
   #isFound = false
   #looksIntoBody = false
-  /** The codings of a body that is text, in lower case, in the order in which they were applied; none if it is not packed. */
+  /** The codings of a packed text body, in lower case, in the order in which they were applied; empty for any other body. */
   codings: readonly string[] = NONE
-  /** The end of the last piece, where a credential may begin. */
+  /** The end of the last piece, held back because a credential may begin in it. */
   #tail: Buffer | undefined
 
   constructor(needles: Needles, onFound: (place: Place) => void) {
@@ -107,18 +108,18 @@ export class Scrub {
   head(fields: Fields): void {
     this.#fields(fields, 'header')
     const { 'content-type': type, 'content-encoding': coding } = fields
-    // Error pages may lack a type.
+    // A body without a type may be an error page, which is text.
     const isText = type === undefined || TEXT.test(String(type))
     this.codings = isText && coding !== undefined ? codingsIn(coding) : NONE
     this.#looksIntoBody = isText && this.codings.length === 0
   }
 
-  /** The pieces of the body are not packed from now on. */
+  /** Call it before the first unpacked piece of a packed body: from then on `piece` scrubs. */
   unpacked(): void {
     this.#looksIntoBody = true
   }
 
-  /** Scrubs a whole body. Returns the same buffer if there is nothing in it. */
+  /** Scrubs a whole body, of any type. Returns the same buffer if it contains no credential. */
   whole(body: Buffer): Buffer {
     return this.#scrubBytes(body)
   }
@@ -147,8 +148,8 @@ export class Scrub {
   }
 
   /**
-   * Scrubs the next piece of the body. Returns undefined if all of it must wait for the next piece. No more is held
-   * back than what may be the beginning of a credential.
+   * Scrubs the next piece of the body, and returns what may be sent now; undefined if nothing may. It holds back only
+   * an end that may be the beginning of a credential. After the last piece, call `rest`.
    */
   piece(chunk: Buffer): Buffer | undefined {
     if (!this.#looksIntoBody) return chunk
@@ -163,7 +164,7 @@ export class Scrub {
     return tailAt === 0 ? undefined : scrubbed.subarray(0, tailAt)
   }
 
-  /** What was held back, at the end of the body. */
+  /** Returns what `piece` still holds back. Call it at the end of the body. */
   rest(): Buffer | undefined {
     const tail = this.#tail
     this.#tail = undefined
@@ -176,7 +177,7 @@ export class Scrub {
     let scrubbed = chunk
     for (const needle of buffers) {
       for (let at = scrubbed.indexOf(needle); at >= 0; at = scrubbed.indexOf(needle, at + needle.length)) {
-        // The transport owns the memory of the chunk.
+        // The transport owns the memory of the chunk, so only a copy may be changed.
         if (scrubbed === chunk) scrubbed = Buffer.from(chunk)
         scrubbed.fill('*', at, at + needle.length)
       }
@@ -185,11 +186,11 @@ export class Scrub {
     return scrubbed
   }
 
-  /** The index at which a credential may begin that goes on in the next piece; the length if there is none. */
+  /** Returns where in the chunk a credential may begin that ends in the next piece; the length of the chunk if nowhere. */
   #beginningAt(chunk: Buffer): number {
     const { buffers, bytes } = this.#needles
     const { length } = chunk
-    // Lines, events and JSON end with a byte that no credential contains.
+    // Saves the search: lines, events and JSON mostly end with a byte that no credential contains.
     if (length === 0 || bytes[chunk[length - 1]!] === 0) return length
     let first = length
     for (const needle of buffers) {

@@ -3,8 +3,9 @@ import type { Clock } from '../time/clock.ts'
 import { Refusals } from './refusals.ts'
 
 /**
- * Another look at where the secrets of a credential come from, because an upstream refused them. There is one at a time, however many calls
- * were refused: each of those waits for its end. Nobody else does, because a source may be away for long.
+ * Reads the secrets of a credential from their sources again, because an upstream refused them. One look runs at a time, however many
+ * calls were refused, and each refused call waits for its end. No other call waits, unless it needs a new token, because a source may
+ * be away for long.
  */
 export class SecretLook {
   readonly #secrets: readonly Secret[]
@@ -21,10 +22,10 @@ export class SecretLook {
     return this.#pending
   }
 
-  /** Begins to look, if that is worth it. Returns whether a look goes on now. */
+  /** Begins a look, if a secret can change and no look began shortly before. Returns whether a look goes on now. */
   begin(): boolean {
     if (this.#pending !== undefined) return true
-    // The sources are known only once the secrets are followed, which is after the credential was made.
+    // Asked here and not in the constructor: a secret gets its `lookAgain` only after the credential was made.
     const changeable = this.#secrets.filter(({ lookAgain }) => lookAgain !== undefined)
     if (changeable.length === 0 || !this.#refusals.isReason()) return false
     const looks = changeable.map((secret) => secret.lookAgain!())

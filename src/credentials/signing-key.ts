@@ -40,7 +40,7 @@ export function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObje
   return ALGORITHMS[asymmetricKeyDetails?.namedCurve ?? asymmetricKeyType ?? ''] ?? 'ES256'
 }
 
-/** By the curve of a key, or where it has none by its type. */
+/** The usual algorithm by the curve of a key, or by its type if it has no curve. Any other key uses ES256. */
 const ALGORITHMS: Readonly<Record<string, string>> = {
   rsa: 'RS256',
   'rsa-pss': 'PS256',

@@ -1,6 +1,6 @@
-// The canonical form of a request for AWS Signature Version 4. Texts stand for bytes here, one character each, as Node gives
-// them and as undici sends them: a client's escapes and header values need not be UTF-8. (Libraries decode them to characters:
-// aws4 throws at %E9, and signs other bytes than it sends where a header is UTF-8.)
+// The canonical form of a request for AWS Signature Version 4. Each character of a text stands for one byte here, as Node reads
+// and undici sends it, because a client's escapes and header values need not be UTF-8. Libraries decode them to characters: aws4
+// throws at %E9, and where a header is UTF-8 it signs other bytes than it sends.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 
 const ENCODED = Array.from({ length: 256 }, (_, byte) => {
@@ -21,8 +21,9 @@ function decoded(text: string): string {
 }
 
 /**
- * The path as it is signed. S3 takes it for the name of an object, whatever its segments, and encodes it once, however
- * the client encoded it. All other services resolve it (RFC 3986 §6.2.2.3) and encode it a second time.
+ * The path as it is signed. For S3 a path is the name of an object: `.`, `..` and empty segments stay, the client's
+ * encoding is undone, and the path is encoded once. For all other services those segments are resolved (RFC 3986
+ * §6.2.2.3), and the path is encoded a second time, on top of the client's encoding.
  */
 export function canonicalPath(path: string, service: string): string {
   const bytes = service === 's3' ? decoded(path) : resolved(path)

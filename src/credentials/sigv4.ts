@@ -26,8 +26,8 @@ const UNSIGNED_FRAMES = 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'
 /**
  * Signs each request with AWS Signature Version 4: its method, path, query, host, every `x-amz-*` header, and the body.
  * If the client describes its body in `x-amz-content-sha256` (a hash, UNSIGNED-PAYLOAD, or unsigned `aws-chunked`
- * frames), that is kept. Otherwise the hash is computed if the body is in memory, and a body that streams is
- * UNSIGNED-PAYLOAD, which S3 accepts over TLS, and few other services do.
+ * frames), that is kept. Otherwise a body in memory is hashed, and a body that streams is sent as UNSIGNED-PAYLOAD. S3
+ * accepts UNSIGNED-PAYLOAD over TLS, but few other services do.
  * https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
  */
 export class SigV4Credential implements Credential {
@@ -36,7 +36,7 @@ export class SigV4Credential implements Credential {
   readonly isRenewable = false
   readonly #options: SigV4Options
   readonly #look: SecretLook
-  /** The signing key of one day. */
+  /** The signing key of one day, with the secret that it was derived from. */
   #key: { readonly day: string; readonly secret: string; readonly bytes: Buffer } | undefined
 
   constructor(name: string, options: SigV4Options) {
@@ -55,7 +55,7 @@ export class SigV4Credential implements Credential {
     return accessKeyId.version + secretAccessKey.version + (sessionToken?.version ?? 0)
   }
 
-  /** The key itself is never sent, and a signature is valid for one request only. */
+  /** Only the session token: the secret key is never sent, and a signature is valid for one request only. */
   get exposed(): string {
     return this.#options.sessionToken?.reveal() ?? ''
   }
@@ -69,7 +69,7 @@ export class SigV4Credential implements Credential {
     return wasRefused === true ? this.#look.pending : undefined
   }
 
-  /** Refuses what the client signed with a key of its own, and what services read in different ways. */
+  /** Refuses a request that the client signed with a key of its own, and a path or query that services read differently. */
   whyNot({ path, query, headers }: RequestHead): string | undefined {
     return whyNotBody(headers[PAYLOAD]) ?? whyNotTarget(path, query.slice(1), this.#options.service === 's3')
   }

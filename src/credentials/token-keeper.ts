@@ -13,8 +13,8 @@ export interface Token {
   /** When it is to be renewed, before it expires. */
   readonly renewAt: number
   /**
-   * For a token with dates of our own clock in it: by how much the wall clock was ahead of `Clock.now` when it was
-   * made.
+   * Only for a token that the gateway itself dated: how far the wall clock was ahead of `Clock.now` at that time, in
+   * milliseconds.
    */
   readonly wallAheadMs?: number
 }
@@ -40,17 +40,18 @@ export class CredentialUnavailableError extends Error {
 export interface TokenKeeperOptions {
   readonly clock: Clock
   readonly random: Random
-  /** Looks anew at what the token is made from. A token is not obtained in the middle of that. */
+  /** Reads again the secrets that the token is made from. A renewal waits until a pending look has ended. */
   readonly look?: Pick<SecretLook, 'pending'>
   /** Gets a new token, or one that another instance got meanwhile and that `isWanted` accepts. */
   obtain(isWanted: (token: Token) => boolean): Promise<Token>
+  /** Called after each renewal, with its error; with undefined if it succeeded. */
   onRenewal(error: unknown): void
 }
 
 /**
- * Holds a token that expires. It is renewed once, however many calls wait for it, and nobody waits while the old one is
- * valid. If a renewal fails, it is tried again with exponential backoff, and the old token is used for as long as it is
- * valid.
+ * Holds a token that expires, and renews it when a call asks for it. One renewal runs at a time, however many calls wait
+ * for it. No call waits while the old token is valid and not refused. After a renewal that failed, the next one is
+ * tried with exponential backoff, and the old token is used until it expires.
  */
 export class TokenKeeper {
   readonly #options: TokenKeeperOptions
@@ -79,7 +80,8 @@ export class TokenKeeper {
   }
 
   /**
-   * Resolves once there is a valid token; undefined if there is one now. Rejects with a `CredentialUnavailableError`.
+   * Resolves once there is a token to use; undefined if there is one now. Rejects with a `CredentialUnavailableError`
+   * if none can be had.
    */
   ready(): Promise<void> | undefined {
     const { clock } = this.#options
@@ -101,15 +103,15 @@ export class TokenKeeper {
   }
 
   /**
-   * The upstream answered 401 to a call with the token of that version. Returns whether the call should be sent again,
-   * after `ready`. It should not if the token before was refused a moment ago, too: then a new one does not help.
+   * Call it when the upstream answered 401 to a call with the token of that version. Returns whether the call should be
+   * sent again, after `ready`. It should not if another token was refused shortly before: then a new token does not help.
    */
   refused(version: number): boolean {
     if (version !== this.version || this.#isRefused) return true
     return (this.#isRefused = this.#refusals.isReason())
   }
 
-  /** What the token is made from has changed: it is renewed with the next call. */
+  /** Call it when a secret that the token is made from has changed. The next call begins a renewal, even if the token is valid. */
   renewSoon(): void {
     this.#isOutdated = true
     if (this.#token !== undefined) this.#token = { ...this.#token, renewAt: -Infinity }
@@ -129,8 +131,8 @@ export class TokenKeeper {
       onRenewal(undefined)
     } catch (error) {
       this.#error = error
-      // Spreads the delay, so that those who failed together do not come back together; at least half of it, so that
-      // nobody comes back at once.
+      // The delay is random, so that instances that failed together do not try again together. It is at least half of
+      // the backoff, so that none tries again at once.
       this.#renewAgainAt = clock.now() + backoffOf(++this.#failures) * (0.5 + random() / 2)
       onRenewal(error)
     }

@@ -6,20 +6,23 @@ import { MasterKeys, type Sealed } from '../secrets/master-keys.ts'
 import type { Token } from './token-keeper.ts'
 import type { TokenStore } from './token-store.ts'
 
-/** How long an instance may take for a token, which is longer than any endpoint may. The lock of one that died ends after this. */
+/**
+ * How long an instance holds the lock at most, and how long the others wait for it. It is longer than a token endpoint may take. The
+ * lock of an instance that died ends after this.
+ */
 const LOCK_MS = 15_000
-/** How often others look for the token meanwhile. */
+/** How long the others wait before they look for the token again, at least; at most twice this. */
 const LOOK_EVERY_MS = 50
 
-/** A token as it is stored, encrypted. The store drops it when it expires. */
+/** What the store keeps of a token, encrypted. The store itself knows when the token expires, and drops it then. */
 interface SharedToken {
   readonly text: string
   readonly renewEarlierMs: number
 }
 
 /**
- * Tokens that all instances with the same Redis share, or all workers with the same first process. One of them gets a token, and
- * the others take it from the store, where it is encrypted. While the store is away, each gets its own.
+ * Shares tokens among all instances with the same Redis, or among all workers of one first process. One of them gets a token, and
+ * the others take it from the store, where it is encrypted. While the store is away, each gets its own token.
  */
 export class TokenShare {
   readonly #store: TokenStore
@@ -33,9 +36,10 @@ export class TokenShare {
   }
 
   /**
-   * Returns a token that `isWanted`: the one in the store, or one by `issue`, which no other instance runs at the same
-   * time. `identity` says what the token is for. `key` is known only to those who may have it: the token is encrypted
-   * with a key derived from it.
+   * Returns the stored token if `isWanted` accepts it, else a new one by `issue`. Instances call `issue` one after the
+   * other. An instance that has waited `LOCK_MS`, or that can't reach the store, calls it at once. Rejects only as
+   * `issue` does. `identity` says what the token is for. Only those who may use the token know `key`: the token is
+   * encrypted with a key derived from it.
    */
   async obtain(
     { identity, key }: { identity: string; key: string },

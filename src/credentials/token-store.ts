@@ -2,11 +2,11 @@ import type { Clock } from '../time/clock.ts'
 import type { RedisPlace } from '../redis/connection.ts'
 import { OwnConnection } from '../redis/own-connection.ts'
 
-/** Where sealed tokens are for all that share them, until they expire. Each function may reject. */
+/** Keeps encrypted tokens until they expire, for all instances that share them. Each promise may reject. */
 export interface TokenStore {
   get(name: string): Promise<{ readonly sealed: string; readonly leftMs: number } | undefined>
   set(name: string, sealed: string, forMs: number): Promise<void>
-  /** Whether the owner has the lock now. It ends by itself after that time. */
+  /** Takes the lock if nobody has it, not even this owner. Returns whether it did. The lock ends by itself after `forMs`. */
   lock(name: string, owner: string, forMs: number): Promise<boolean>
   /** Ends the lock if it is still that owner's. */
   unlock(name: string, owner: string): Promise<void>
@@ -16,7 +16,7 @@ export interface TokenStore {
 /** Removes a lock if it is still ours. */
 const UNLOCK = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`
 
-/** In Redis, for all instances. Connects when the first token is wanted. */
+/** Keeps tokens in Redis, for all instances. Connects when the first token is wanted. */
 export class RedisTokens implements TokenStore {
   readonly #redis: OwnConnection
 
@@ -24,7 +24,7 @@ export class RedisTokens implements TokenStore {
     this.#redis = new OwnConnection(place, clock)
   }
 
-  /** Redis says how long it is still valid: the clocks of gateways may differ. */
+  /** Redis says how long the token is still valid, because the clocks of gateways may differ. */
   async get(name: string): Promise<{ sealed: string; leftMs: number } | undefined> {
     const redis = await this.#redis.made()
     const [sealed, leftMs] = await Promise.all([redis.get(name), redis.pttl(name)])
@@ -56,7 +56,7 @@ interface Kept {
   readonly until: number
 }
 
-/** In the memory of the first process, for all its workers. There are as many tokens as credentials that need them. */
+/** Keeps tokens in the memory of the first process, for all its workers. It needs no bound: each credential has one token. */
 export class MemoryTokens implements TokenStore {
   readonly #clock: Clock
   readonly #kept = new Map<string, Kept>()
