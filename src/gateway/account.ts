@@ -31,7 +31,10 @@ export class Account {
   readonly credential: CredentialSet | undefined
   /** Undefined if responses are not searched for the credential. */
   readonly echoes: EchoGuard | undefined
-  /** Lower-case names of request headers that are removed: those in which keys may be, and the account's. */
+  /**
+   * Lower-case names of request headers that are removed: those that may hold a key or credential, and the one that names the
+   * account.
+   */
   readonly droppedNames: ReadonlySet<string>
   readonly admissionPolicies: AdmissionPolicies
   /** The configuration of the credential. After a reload with the same one, the credential is kept. */
@@ -57,7 +60,7 @@ export class Account {
         ? undefined
         : new EchoGuard({ upstream, account: name, ...services })
     const droppedNames = new Set([...keyHeaders, ...(this.credential?.headerNames ?? [])])
-    // If the id of the account is not known, the client's own header names it.
+    // If the gateway does not know the account's id, the client's header is kept, because only it names the account.
     if (config.accountHeader !== undefined && this.id !== undefined)
       droppedNames.add(config.accountHeader.toLowerCase())
     this.droppedNames = droppedNames

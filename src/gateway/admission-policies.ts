@@ -17,7 +17,7 @@ import type { PriceList } from './price-list.ts'
 import { LearnedPrices } from './reserve.ts'
 import { LimitWatch, type WatchServices } from './limit-watch.ts'
 
-/** How many policies of one kind of calls are remembered. Costs by bytes can make any number. */
+/** How many policies of one kind of calls are kept. Without a bound, costs by bytes could make any number. */
 const POLICIES_KEPT = 1_024
 
 /** What the program provides to every account. */
@@ -34,10 +34,10 @@ export interface AdmissionPolicy {
   readonly queue: AdmissionQueue
   readonly labels: ClassLabels
   readonly metrics: ClassMetrics
-  /** The watches of the charge set's limits, in their order; undefined for a limit of the gateway's own. */
+  /** The watches of the charge set's limits, in their order; undefined for a limit that is not enforced, or is the gateway's own. */
   readonly watches: readonly (LimitWatch | undefined)[]
   readonly spending: Spending
-  /** The numbers of the charge set's limits that `spending` counts one by one. */
+  /** Indexes in the charge set of the limits that `spending` counts one by one. */
   readonly counted: readonly number[]
   readonly usage: CallUsage
   readonly capacity: ClassCapacity
@@ -63,7 +63,7 @@ interface ClassParts {
   readonly metrics: ClassMetrics
   readonly usage: CallUsage
   readonly capacity: ClassCapacity
-  /** The queues, by what is counted apart. Calls that need different quotas do not wait for one another. */
+  /** The queues, by the groups that are counted apart. Calls that need different quotas do not wait for one another. */
   readonly queues: Map<string, AdmissionQueue>
 }
 
@@ -98,7 +98,7 @@ export class AdmissionPolicies {
   #chargeSet: ChargeSet | undefined
   #closing: Closing | undefined
 
-  /** After a reload, `takeOver` has to be called as soon as it is in force. */
+  /** With `previous`, call `takeOver(previous)` when these policies are put in force. */
   constructor(options: AdmissionPoliciesOptions, previous?: AdmissionPolicies) {
     this.#options = options
     const { upstream, account, config } = options
@@ -127,7 +127,7 @@ export class AdmissionPolicies {
     return kind.only ?? this.#varyingPolicy(kind, route, traits)
   }
 
-  /** Waiting calls keep their order, and calls in flight still count. */
+  /** Takes over the queues of `previous`: waiting calls keep their order, and calls in flight still count. */
   takeOver(previous: AdmissionPolicies): void {
     const { queue, concurrency } = this.#options.config
     this.#queueCapacity.most = queue.maxWaitingPerAccount ?? Infinity
@@ -138,7 +138,7 @@ export class AdmissionPolicies {
     this.#chargeAnew()
   }
 
-  /** After a reload, waiting calls are charged to the new limits, except to those that are counted apart. */
+  /** Replaces the limits of waiting calls by the new limits of the same id. Limits that are counted apart stay as they were. */
   #chargeAnew(): void {
     const chargeSets = new Map<ChargeSet, ChargeSet>()
     const chargeSetNow = (chargeSet: ChargeSet): ChargeSet =>
@@ -231,7 +231,7 @@ export class AdmissionPolicies {
     return policy
   }
 
-  /** The charge to a limit, and to its pace. A single call never exceeds the pace. */
+  /** The charge to a limit and, if it has one, to its pace. The second is capped, so that a single call never exceeds the pace. */
   #chargesOf(rule: Rule, units: number, group: string): Charge[] {
     const charge = { limit: this.#limitOf(rule, group), units }
     const pace = rule.paceOf(group)
@@ -267,7 +267,7 @@ export class AdmissionPolicies {
     return { chargeSet, queue, labels, metrics, usage, watches, spending, counted, capacity, readsBody }
   }
 
-  /** The limits of which is shown who uses them: not those of calls in flight, nor the gateway's own. */
+  /** The charges to limits whose use is shown by client. Limits of calls in flight, and the gateway's own, are left out. */
   #countedLimits(charges: readonly Charge[]): ChargedLimit[] {
     const { upstream } = this.#options
     return charges.flatMap(({ limit, units }) => {

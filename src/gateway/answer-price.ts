@@ -16,12 +16,13 @@ export interface Payer {
   readonly tariff?: Tariff
 }
 
-/** What the call is charged beside what a permit says: the budgets of its client. */
+/** What the call is charged to the budgets of its client, which its permit does not cover. */
 export type Budgeted = Pick<Spend, 'prices' | 'answered' | 'settle'>
 
 /**
- * The head of a response is here: limits that do not count such an answer get their units back, and so do those of which it tells the
- * price. Returns what reads the price out of its body, for the others, and for `spend`.
+ * Settles what the head of a response tells. Limits that are settled at the head get their units back if they do not count this
+ * status. Limits that are settled at the end get theirs back now only if none of them counts it. Otherwise, and if `spend` has
+ * prices, returns what reads the price out of the response; undefined if nothing is left to settle.
  */
 export function settleHead(
   permit: Permit,
@@ -46,7 +47,7 @@ export function settleHead(
   return new AnswerPrice({ permit, reserved: atEnd, spend: budgeted, payer, status, fields })
 }
 
-/** Counts for its client what an attempt has cost. After a reload, its limits may be others: then as much as is charged beforehand. */
+/** Counts for its client what an attempt has cost. If a reload has changed the limits, counts what the new ones charge beforehand. */
 export function countSpent(
   { chargeSet, spent: units }: Permit,
   { spending, counted, ...policy }: Target['admissionPolicy'],
@@ -63,7 +64,7 @@ export function countSpent(
   )
 }
 
-/** How long the answer to a call is of use without its client, because it tells the price: in milliseconds, 0 for not at all. */
+/** For how many milliseconds an answer is read on for its price after its client has left; 0 for not at all. */
 export function finishMsOf({ atEnd }: Permit, spend: Budgeted | undefined, { tariff }: Payer): number {
   let mostMs = spend?.prices?.finishMsFor(tariff) ?? 0
   for (const limit of atEnd?.limits ?? []) mostMs = Math.max(mostMs, ruleOf(limit)?.finishMsFor(tariff) ?? 0)
@@ -84,16 +85,16 @@ interface PricedResponse {
 }
 
 /**
- * Reads what a call costs out of its response while that passes by, and settles its reservations at the end. A limit of which the price
- * does not become known keeps what was reserved. If the response breaks off, so do all of which its head has not told the price: nobody
- * knows what the upstream counts of it. Its client may leave before its end; `finishMs` says how long it is worth reading without one.
+ * Reads the price of a call out of its response as that passes by, and settles the reservations of the call at the end. A limit whose
+ * price stays unknown keeps its reservation. If the response breaks off, only prices that its head tells are settled: nobody knows
+ * what the upstream counted for the rest. `finishMs` says for how long the response is worth reading after its client has left.
  */
 export class AnswerPrice {
   readonly #response: PricedResponse
-  /** Undefined where headers tell everything. */
+  /** Undefined if no price is in the body. */
   readonly #body: BodyNumbers | undefined
   readonly finishMs: number
-  /** By when it must have ended, by the gateway's clock: its client left before the head was here. */
+  /** If the client left before the head was here: when reading has to end, by the gateway's clock. */
   finishBy = Infinity
   /** The headers and trailers of a response that was whole. */
   #all: Fields | undefined
@@ -118,13 +119,13 @@ export class AnswerPrice {
     this.#all = { ...this.#response.fields, ...trailers }
   }
 
-  /** Nothing more of the response comes. Resolves when all is settled that is known. */
+  /** Call it when nothing more of the response comes. Resolves when all that is known is settled. */
   async settle(): Promise<void> {
     if (this.#all === undefined) return this.settleByHead()
     this.#settleBy(this.#all, (await this.#body?.end()) ?? [])
   }
 
-  /** The rest of the response is of no use: what its head tells is settled. */
+  /** Settles what the head tells, and drops the body: the rest of the response is of no use. */
   settleByHead(): void {
     this.#body?.drop()
     this.#settleBy(this.#response.fields, [])
@@ -156,7 +157,10 @@ export class AnswerPrice {
   }
 }
 
-/** A window that is used up by one call can't be used up more. And the ledger counts no more than that. */
+/**
+ * The price as the ledger counts it: at most the whole limit, or the reservation if that is more. No call can use up more than a
+ * window.
+ */
 export function bounded(price: number, { requests }: Limit, reserved: number): number {
   return Math.min(price, Math.max(requests, reserved))
 }

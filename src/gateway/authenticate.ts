@@ -15,7 +15,7 @@ export interface ClientCredentials {
   readonly connection: object
   /**
    * For how long the client's address is blocked; 0 if it is not. While it is, the only key that counts is the one that this
-   * connection was admitted with before.
+   * connection was admitted with before. Signed tokens and client certificates still count.
    */
   readonly blockedMs?: number
 }
@@ -85,7 +85,10 @@ export function authenticate(
   return new Failure('unauthenticated', message, { guess: hashKey(tried.join('\n')) })
 }
 
-/** The client whose key the forward proxy was given: as password or user of the proxy credentials. */
+/**
+ * Finds the client of a request to the forward proxy. Its key is the password or the user of the proxy credentials. A refusal of the
+ * kind `unauthenticated` becomes `proxy_unauthenticated`.
+ */
 export function authenticateProxied(
   { callers }: Pick<Snapshot, 'callers'>,
   credentials: ClientCredentials,

@@ -13,8 +13,9 @@ import { type Forwarded, refused, type Refused } from './forwarded.ts'
 import type { PriceList } from './price-list.ts'
 
 /**
- * Forwards a call that costs money, or whose client has a budget, its own or its team's. The call is charged once, however many attempts
- * there are. The charge is refunded if no byte of the call was sent, and nothing else answers it. The ledger counts it, so all gateways share the budget.
+ * Forwards a call that costs money, or whose client, team or organisation has a budget. The call is charged once, however many
+ * attempts there are. The charge is refunded if no byte of the call was sent, and nothing else answered it. The ledger counts the
+ * charge, so all gateways share the budget.
  */
 export async function forwardWithin(
   budget: Budget | 'missing-team' | undefined,
@@ -42,10 +43,10 @@ export async function forwardWithin(
 const MISSING_TEAM = 'the team of the client is in the configuration no more, so nobody can say what the client may use'
 
 /**
- * What one call is charged to the budgets of its client, its team and its organisation: all of them in one step, or none. Money is
- * reserved, and settled by the answer that the client gets. It costs nothing if no attempt was sent, or all were answered by
- * statuses that are free; where the price does not become known, the reservation stands. What it has cost is counted for its client,
- * budget or not.
+ * The charge of one call to the budgets of its client, team and organisation: to all of them in one step, or to none. Money is
+ * reserved at first, and settled by the answer that the client gets. The call costs no money if no attempt was sent, or if each was
+ * answered by a free status. If the price stays unknown, the reservation stands. The money is counted for the client even without a
+ * budget.
  */
 class BudgetCharge implements Spend {
   isPending = true
@@ -54,7 +55,7 @@ class BudgetCharge implements Spend {
   readonly #call: Budgeting
   readonly #env: Environment
   #permit: Permit | undefined
-  /** What the call costs, in billionths: what is reserved until that is known. */
+  /** What the call costs, in billionths. Until that is known, what is reserved. */
   #money = 0
   #isKnown = false
   /** How many attempts the upstream may have seen: one that did not reach it costs nothing. */
@@ -98,7 +99,7 @@ class BudgetCharge implements Spend {
     }
     const permit = new Permit({ ledger, committed: ignore, refunded: ignore, left: ignore }, grant, call.clock.now())
     this.#permit = permit
-    // From the response's head on, the charge counts as of now, however long the body takes.
+    // The charge is committed when the response's head is here, however long the body takes.
     call.onHead = () => permit.commit()
     this.#warn(grant, ledger)
     return undefined
@@ -129,7 +130,7 @@ class BudgetCharge implements Spend {
     permit!.settle(limits.map((limit, i) => bounded(money, limit, units![i]!)))
   }
 
-  /** The call is over. Whatever was not told before is told now. */
+  /** The call is over. Commits its charge, or refunds it if the call was neither sent nor answered. Counts its money for the client. */
   end(isDelivered: boolean): void {
     using permit = this.#permit
     const { target, id } = this.#call
@@ -165,7 +166,7 @@ class BudgetCharge implements Spend {
   }
 }
 
-/** Why a budget has no room for a call of so many units. Units that other gateways lease are not used. */
+/** Why a budget has no room for a call of so many units. Units that other gateways lease do not count as used. */
 function shortageOf(limit: Limit, used: number, units: number, { schedule, isLocal }: Grant): string {
   const { requests, calendar, label } = limit
   const length = calendar === undefined ? label.split(' ', 1)[0]! : `this ${calendar.unit}`
@@ -182,9 +183,9 @@ function shortageOf(limit: Limit, used: number, units: number, { schedule, isLoc
 
 const ignore = (): void => undefined
 
-/** The budgets of which it was said that they are nearly used up, until they are not any more. A reload keeps them. */
+/** The budgets that were logged as nearly used up, until they recover. They are kept by ledger, so a reload keeps them. */
 const WARNED = new WeakMap<Ledger, Set<string>>()
-/** An episode ends when so much less is used than at its beginning. */
+/** A budget has recovered when less is used than this part of the amount at which it is logged. */
 const RECOVERED = 0.9
 
 function warnOnce(

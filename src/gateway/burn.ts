@@ -2,41 +2,41 @@ import type { Burn } from '../observe/gauges.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import { BUCKETS, type Limit, windowLengthMs } from '../ledger/limit.ts'
 
-/** What is known of a limit of calls in flight, which has no rate, and of any limit while the store is away. */
+/** The burn of a limit of calls in flight, which has no rate, and of any limit while the store is away. */
 export const UNKNOWN_BURN: Burn = { exhaustionInMs: null, burnRatio: null }
 
-/** Charges of this long make the rate: a quarter of the window, but not less than the one and not more than the other. */
+/** The rate is measured over a quarter of the window, but over no less than the first of these and no more than the second. */
 const LEAST_RATE_MS = 10_000
 const MOST_RATE_MS = 5 * 60_000
-/** How finely that time, and the window, are remembered. */
+/** In how many steps the time of the rate, and the window, are remembered. */
 const RATE_STEPS = 8
 const WINDOW_STEPS = 32
-/** A sum that is smaller than the one before by more than this part of the limit was lost, and did not just come back. */
+/** If the total falls by more than this part of the limit, the store has lost charges. If it falls by less, charges were refunded. */
 const LOST_PART = 0.05
 
 /**
- * How fast one limit is spent, by all gateways together: it sees only how much is used, which the store counts. It remembers all
- * that was ever charged, as a few points of a rising line. What was charged in the last minutes is a difference on it, and so is what
- * the window gives back in the time to come: a charge leaves it one window after it was made.
+ * How fast one limit is spent by all gateways together. The meter sees only how much is used, as the store counts it. From that it
+ * remembers the total that was ever charged, as a few points of a rising line. What was charged in the last minutes is a difference
+ * of two totals. So is what the window gives back in the time to come, since a charge leaves the window one window after it was made.
  *
- * The line is as exact as what is noted: at each call that passes here, and whenever somebody asks. What was used when the first was
- * noted counts as charged evenly over the window before.
+ * The line is only as exact as the usage that is noted: at each call that passes here, and whenever the burn is asked for. What was
+ * used at the first note counts as charged evenly over the window before.
  */
 export class BurnMeter {
   readonly #limit: Limit
-  /** How long a charge counts; Infinity where it counts until the calendar says otherwise. */
+  /** How long a charge counts; Infinity for a calendar limit, where it counts until the window ends. */
   readonly #keptMs: number
   readonly #rateMs: number
   readonly #wallAheadMs: () => number
-  /** The line: moments, and all that was charged until then. */
+  /** The points of the line: times, and the total that was charged until each. */
   readonly #times: number[] = []
   readonly #totals: number[] = []
   #nextAt = -Infinity
-  /** Of a calendar limit: what was used in the window that ends then, when the last point was made. */
+  /** For a calendar limit: what was used when the line was last updated, and when that window ends. */
   #used = 0
   #windowEndsAt = 0
 
-  /** `wallAheadMs` says by how much the time of day is ahead of the times that it is given. */
+  /** `wallAheadMs` says by how much the time of day is ahead of the times that the meter is given. */
   constructor(limit: Limit, wallAheadMs: () => number = () => 0) {
     const { kind, windowMs, bucketMs } = limit
     this.#limit = limit
@@ -45,7 +45,7 @@ export class BurnMeter {
     this.#rateMs = Math.min(MOST_RATE_MS, Math.max(LEAST_RATE_MS, windowMs / 4))
   }
 
-  /** For the way of a call: it does nothing most of the time. */
+  /** Notes how much is used. It is called for each call, and does nothing most of the time. */
   note(now: number, usage: LimitUsage): void {
     if (now >= this.#nextAt) this.#add(now, usage)
   }
@@ -54,11 +54,12 @@ export class BurnMeter {
     const { kind, requests } = this.#limit
     if (kind === 'concurrent') return UNKNOWN_BURN
     this.note(now, usage)
-    // Between two points the line ends here.
+    // The last piece of the line ends at what is used now.
     const total = this.#totalNow(now, usage)
     const rate = Math.max(0, total - this.#totalAt(now - this.#rateMs, now, total)) / this.#rateMs
     const exhaustionInMs = this.#exhaustion(now, usage, rate, total)
-    // Of a limit that is used up nothing more is charged, so the rate falls, though nothing is spent more slowly.
+    // A limit that is used up takes no more charges, so its rate falls although calls want as much as before. Its ratio stays at 1 or
+    // more.
     return {
       exhaustionInMs,
       burnRatio: Math.max((rate * this.#windowMs(now, usage)) / requests, exhaustionInMs === 0 ? 1 : 0),
@@ -67,7 +68,7 @@ export class BurnMeter {
 
   #exhaustion(now: number, usage: LimitUsage, rate: number, total: number): number | null {
     const { used, resetMs } = usage
-    // A rolling window counts by buckets, and gives back one of them at a time: less than that is nothing.
+    // A rolling window gives back one bucket at a time. With less than a bucket free, it counts as used up.
     const full = allowedOf(usage) * (1 - 1 / BUCKETS)
     if (used >= full) return 0
     if (this.#keptMs === Infinity) {
@@ -94,7 +95,7 @@ export class BurnMeter {
     return null
   }
 
-  /** All that was charged until now, by what is used now. */
+  /** The total that was charged until now, computed from what is used now. */
   #totalNow(now: number, { used, resetMs }: LimitUsage): number {
     const last = this.#totals.at(-1)!
     if (this.#keptMs === Infinity) {
@@ -104,7 +105,7 @@ export class BurnMeter {
     return this.#sumOf(now, used)
   }
 
-  /** Of a rolling window: what has left it, and what is in it. */
+  /** The total of a rolling window: what has left it, and what is in it. */
   #sumOf(now: number, used: number): number {
     return used + this.#totalAt(now - this.#keptMs, now, this.#totals.at(-1) ?? 0)
   }
@@ -120,12 +121,12 @@ export class BurnMeter {
       this.#times.splice(0, Infinity, windowBeganAt)
       this.#totals.splice(0, Infinity, 0)
     } else if (windowBeganAt > this.#times.at(-1)!) {
-      // Nothing is known of the time before this window, and what is used was charged in it.
+      // The last point lies before this window. What is used now was charged in this window, and nothing is known of the time between.
       this.#times.push(windowBeganAt)
       this.#totals.push(last)
     }
     const total = this.#totalNow(now, usage)
-    // Calls of which no byte was sent were taken back.
+    // A lower total than before means that charges were refunded, because no byte of their calls was sent.
     for (let i = this.#totals.length - 1; i >= 0 && this.#totals[i]! > total; i--) this.#totals[i] = total
     if (now > this.#times.at(-1)!) {
       this.#times.push(now)
@@ -142,14 +143,14 @@ export class BurnMeter {
     return windowLengthMs(this.#limit, now + this.#wallAheadMs() + resetMs)
   }
 
-  /** Leaves out points that are closer than they have to be, and those that lie too far back. */
+  /** Drops points that lie closer together than they have to, and points that lie too far back. */
   #forget(now: number): void {
     const [times, totals] = [this.#times, this.#totals]
     const keptMs = this.#keptMs === Infinity ? 0 : this.#keptMs
     for (let i = times.length - 2; i > 0; i--) {
       const ageMs = now - times[i]!
       if (ageMs >= Math.max(this.#rateMs, keptMs)) {
-        // The line comes from there.
+        // The line now begins at this point, which its next piece still needs.
         times.splice(0, i)
         totals.splice(0, i)
         return
@@ -162,7 +163,7 @@ export class BurnMeter {
     }
   }
 
-  /** The line at a time: straight between its points, and to its end; level before it begins. */
+  /** The total at a time. The line is straight between its points and from the last one to its end, and level before the first one. */
   #totalAt(time: number, end: number, endTotal: number): number {
     const [times, totals] = [this.#times, this.#totals]
     let i = times.length - 1

@@ -32,7 +32,7 @@ export interface Target {
   readonly admissionPolicy: AdmissionPolicy
   /** The prices in money that hold for the call; undefined where they are not known, or not needed. */
   readonly tariff?: Tariff
-  /** Credentials of a pool that may take it, the best first; undefined if there is but one. */
+  /** Credentials of a pool that may take the call, the best first; undefined if there is no choice. */
   readonly candidates: readonly Candidate[] | undefined
   /** Host and port by which the client called the gateway; undefined if it did not say so (HTTP/1.0). */
   readonly host: string | undefined
@@ -44,24 +44,24 @@ export interface Target {
   readonly requestOptions: RequestOptions
 }
 
-/** What a call is charged to the budgets of its client, its team and its organisation, as budget.ts does it. */
+/** The charge of a call to the budgets of its client, team and organisation; see budget.ts. */
 export interface Spend {
-  /** It waits for the request's body, which tells what to reserve. */
+  /** Whether `enter` has not been called yet, because the request's body tells what to reserve. */
   readonly isPending: boolean
   readonly readsBody: boolean
-  /** Undefined if no budget counts money, or the upstream costs none. */
+  /** Undefined if calls of the upstream cost no money. */
   readonly prices: PriceList | undefined
-  /** Charges the call; or how it ends because a budget is used up, or can't be asked. */
+  /** Charges the call. Resolves with a refusal if a budget is used up, or the quota store can't be reached. */
   enter(target: Target, body: Buffer | undefined): Promise<Refused | undefined>
   /** From now on the upstream may have seen a byte of an attempt. */
   sent(): void
   /** An attempt was answered. */
   answered(status: number): void
-  /** The answer that the client gets was whole, and has cost so many billionths. */
+  /** The answer that the client gets was whole. `money`: what it has cost, in billionths. */
   settle(money: number): void
 }
 
-/** How the client addressed the gateway, where a load balancer that is trusted says so. */
+/** How the client addressed the gateway, as far as a trusted load balancer says so. */
 export interface Addressed {
   readonly scheme?: 'http' | 'https' | undefined
   readonly host?: string | undefined
@@ -82,8 +82,9 @@ export interface Wait {
 }
 
 /**
- * One client's call, from its arrival to its log line. All may read it. Each stage of its way writes what it finds out, and says so
- * by the type by which its functions take the call: see `Arriving`, `Identifying`, `Admitting`, `Sending` and `Answering`.
+ * One client's call, from its arrival to its log line. Every stage may read all of it. A stage writes only what it finds out: its
+ * functions take the call by a type in which only those fields can be written. See `Arriving`, `Identifying`, `Admitting`, `Sending`
+ * and `Answering`.
  */
 export class Call implements Member<Call> {
   readonly id: string
@@ -107,7 +108,7 @@ export class Call implements Member<Call> {
   readonly upgrade: Upgrade | undefined
   /** Undefined without `telemetry.traces`. */
   readonly trace: TraceContext | undefined
-  /** Why the client was refused in the middle of the call: the rest of it is not HTTP. */
+  /** Set if the client was refused in the middle of the call, because the rest of the call is not HTTP. */
   readonly malformed: Failure | undefined
 
   // Identifying
@@ -125,12 +126,13 @@ export class Call implements Member<Call> {
   readonly waitedMs: number = 0
   /** Each wait in a queue, and each refusal to wait. */
   readonly waits: Wait[] | undefined
-  /** The limits that it was charged to, or for which it was refused, as of then. */
+  /** Usage of the limits that the call was charged to, or was refused for, at that moment. */
   readonly usage: readonly LimitUsage[] = []
-  /** The budgets of its client, team and organisation, as of then, and what it was charged to each. */
+  /** Usage of the budgets of its client, team and organisation, at the moment of the charge or the refusal. */
   readonly budgetUsage: readonly LimitUsage[] = []
+  /** What the call costs each limit of `budgetUsage`, in that order. */
   readonly budgetUnits: readonly number[] = []
-  /** What it is charged to them; undefined if there are none. */
+  /** The charge to its budgets; undefined if it has none and costs no money. */
   readonly spend: Spend | undefined
   /** Limits that would have refused it if they were enforced. */
   readonly wouldDeny: string[] | undefined
@@ -199,17 +201,17 @@ export class Call implements Member<Call> {
 /** The call for functions that write some of its fields. */
 type Writing<Field extends keyof Call> = Omit<Call, Field> & { -readonly [Name in Field]: Call[Name] }
 
-/** The forward proxy, of a CONNECT. */
+/** Written by the forward proxy, for a CONNECT. */
 export type Tunnelling = Writing<'client' | 'body' | 'responseBytes' | 'overheadMs'>
-/** The server, which takes the call from a connection. */
+/** Written by the server, which takes the call from a connection. */
 export type Arriving = Writing<'address' | 'addressedBy' | 'upgrade' | 'trace' | 'malformed'>
-/** identify.ts; another credential of a pool changes the target. */
+/** Written by identify.ts, and when another credential of a pool changes the target. */
 export type Identifying = Writing<'client' | 'upstream' | 'route' | 'prefix' | 'path' | 'target'>
-/** admit.ts; the cache while it waits for another call. */
+/** Written by admit.ts, and by the cache while the call waits for another call. */
 export type Admitting = Writing<'waitedMs' | 'waits' | 'usage' | 'wouldDeny' | 'isStoreDegraded'>
-/** budget.ts, around all that. */
+/** Written by budget.ts, which forwards the call within its budgets. */
 export type Budgeting = Answering & Writing<'budgetUsage' | 'budgetUnits' | 'spend'>
-/** forward.ts and its attempts. */
+/** Written by forward.ts and its attempts. */
 export type Sending = Writing<'attempts' | 'body' | 'upstreamMs' | 'receivingMs' | 'sleptMs' | 'breaker'>
-/** Whoever writes the response: a delivery, a stored answer, a refusal. */
+/** Written by whoever writes the response: a delivery, a stored answer, a refusal. */
 export type Answering = Writing<'responseBytes' | 'overheadMs' | 'cached' | 'cacheStatus' | 'onHead'>

@@ -27,7 +27,7 @@ export interface RequestHead {
   readonly headers: IncomingHttpHeaders
   /** The client's connection. */
   readonly connection: LocalEnd
-  /** Given if it was sent to the forward proxy: its target is a URL of the vendor, and its key is in the proxy credentials. */
+  /** Set for a request to the forward proxy: its target is a URL of the vendor, and its key is in the proxy credentials. */
   readonly proxied?: Proxied | undefined
   /** The client, if it is known already. */
   readonly client?: Client | undefined
@@ -38,8 +38,9 @@ export interface Identity {
   client: Client | undefined
   upstream: Upstream | undefined
   route: Route | undefined
-  /** The part of the path that named the upstream, such as `/harness`, or nothing; and the rest, as it was sent. */
+  /** The part of the path that named the upstream, such as `/harness`; empty if none did. */
   prefix: string
+  /** The rest of the path, as it was sent. */
   path: string
 }
 
@@ -59,14 +60,14 @@ export function identify(snapshot: Snapshot, head: RequestHead, identity: Identi
   const client = head.client ?? clientOf(snapshot, head, identity.upstream)
   if (isFailure(client)) return client
   identity.client = client
-  // Before a refusal that names upstreams, which a page could read.
+  // This check comes before any refusal that names upstreams, because a web page could read that.
   const refusal = client === ANONYMOUS ? refuseWebPage(snapshot, head) : undefined
   if (refusal !== undefined) return refusal
   if (isFailure(address)) return address
   return identifyAt(address, head, client, identity)
 }
 
-/** Some servers do what these fields say, and not the method. */
+/** Whether a header field names another method. Some servers obey such a field instead of the method of the request. */
 function overridesMethod(headers: IncomingHttpHeaders): boolean {
   return (
     headers['x-http-method-override'] !== undefined ||
@@ -77,7 +78,7 @@ function overridesMethod(headers: IncomingHttpHeaders): boolean {
 
 const OVERRIDDEN =
   'X-HTTP-Method-Override, X-Method-Override and X-HTTP-Method are not forwarded, because scopes, limits, retries and the cache go by the method of the request: send it with the method that is meant'
-/** More than there are between any tool and a vendor. Each gateway adds itself to Via (RFC 9110 §7.6.3). */
+/** More proxies than stand between any tool and a vendor. Each gateway adds itself to Via (RFC 9110 §7.6.3). */
 const MOST_HOPS = 16
 const CIRCLE = `the request came through ${MOST_HOPS} proxies, as its Via says, and probably goes round in a circle: see whether the url of an upstream leads back to this gateway`
 
@@ -104,7 +105,7 @@ function identifyAt(
   const { aliasPrefix } = upstream
   const { route, path: normalPath, otherPath, otherClass } = upstream.routes.locate(method, path, aliasPrefix)
   identity.route = route
-  // Before the account, whose refusals name the upstream's accounts.
+  // The scope is checked before the account, because refusals about the account name the upstream's accounts.
   const call = { upstream: upstream.name, class: route.class, otherClass, method, path, aliasPrefix }
   const outside = outOfScope(client, call)
   if (outside !== undefined) return forbidden(`the client ${client.name} ${outside}`)
@@ -168,7 +169,7 @@ const CLIMBS = /(?:\/|\\|%2f|%5c)(?:\.|%2e){2}(?:\/|\\|%2f|%5c|;|%3b|%00|$)/i
 /** Finds the upstream of a request: by the host name that it owns, else by the first segment of the path, else the default. */
 function findUpstream(snapshot: Snapshot, head: RequestHead): Address | Failure {
   const { url, headers, connection, proxied } = head
-  // No request target has a fragment (RFC 9112 §3.2): where it would be cut off, servers and route tables do not agree.
+  // A request target has no fragment (RFC 9112 §3.2). Servers and route tables do not agree on where to cut one off.
   if (url.includes('#')) return invalid('the request target must not have a fragment: "#" is written %23')
   let target = url
   let host = headers.host
@@ -234,7 +235,7 @@ function accountFor(
 ): Account | Failure {
   const claims = collectClaims(upstream.claims, paths, query.slice(1), headers)
   const named = headers['x-sluice-account']
-  // If several lines differ, none counts: joined they name no account.
+  // If lines of the header differ, none of them counts: their joined value names no account.
   const wanted = named === undefined ? undefined : (onlyMember(named) ?? joined(named))
   const isAllowed = (account: Account): boolean => client.accounts?.has(account.key) ?? true
   const usable = (): string =>
@@ -273,7 +274,7 @@ function accountFor(
   }
 }
 
-/** The values that X-Sluice-Account may have. */
+/** Ends a message with the values that X-Sluice-Account may have. */
 function orRather(names: string): string {
   return names === '' ? '' : `: X-Sluice-Account may be ${names}`
 }

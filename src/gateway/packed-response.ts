@@ -9,14 +9,14 @@ import type { AnswerPrice } from './answer-price.ts'
 import type { Deliverable } from './delivery.ts'
 import type { BodyReceiver, UpstreamResponse } from './upstream-response.ts'
 
-/** A body that is not longer than this, as it is sent, is looked at before any of it is passed on. */
+/** A body of up to this many bytes, as it is sent, is searched before any of it is passed on. */
 const LOOK_BYTES = 65_536
-/** So long the head waits for such a body. A stream that goes on for longer is passed on as it comes. */
+/** How long the head waits for such a body. A body that takes longer is unpacked and passed on as it comes. */
 const LOOK_MS = 200
-/** A body that unpacks to more than this is broken off if that is more than so many times what was sent: it is a bomb. */
+/** A body is a bomb if it unpacks to more than this many bytes, and to more than `MOST_TIMES` times what was sent. It is broken off. */
 const MOST_UNPACKED = 64 * 1_048_576
 const MOST_TIMES = 100
-/** More codings one upon the other than any server applies. */
+/** A body with more codings than this, one upon the other, is not unpacked. No server applies so many. */
 const MOST_CODINGS = 4
 
 /** Fields that are only true of the packed bytes. */
@@ -38,14 +38,14 @@ export interface PackedOptions {
   readonly price: AnswerPrice | undefined
 }
 
-/** Whether a body is packed, so that a credential in it is found only by unpacking it. */
+/** Whether a body is packed and can be unpacked. A credential in such a body is found only by unpacking it. */
 export function isToUnpack(
   { status, fields }: UpstreamResponse,
   method: string | undefined,
   { codings }: Scrub,
 ): boolean {
   if (codings.length === 0) return false
-  // Neither of these has a body, and what their fields say is about another response.
+  // None of these has a body, whatever its fields say.
   if (method === 'HEAD' || status === 204 || status === 304) return false
   // A part can't be unpacked without the parts before it.
   if (status === 206 && !isOfAll(joined(fields['content-range']))) return false
@@ -53,9 +53,9 @@ export function isToUnpack(
 }
 
 /**
- * A response with a packed body, in which a credential may be. A short body is looked at before any of it is passed on. Without a
- * credential in it, it goes on byte for byte. Any other goes on unpacked, with the fields that belong to that, so that it is
- * scrubbed on its way. Of no body more is kept than a bound. One that is broken is broken off for the client, too.
+ * A response with a packed body that may hold a credential. A short body is searched before any of it is passed on. If there is no
+ * credential in it, it goes on byte for byte. Any other body goes on unpacked, with its fields corrected, and is scrubbed on its way.
+ * Only a bounded part of a body is kept. A body that breaks off, or can't be unpacked, is broken off for the client, too.
  */
 export class PackedResponse implements BodyReceiver, Deliverable {
   readonly fields: Fields
@@ -67,7 +67,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   #phase: 'looking' | 'decided' | 'unpacking' = 'looking'
   #timer: Timer | undefined
   #onDecided: (() => void) | undefined
-  /** What came before the receiver did. */
+  /** Pieces that came before the receiver was set. */
   #kept: Buffer[] = []
   #receivedBytes = 0
   #unpackedBytes = 0
@@ -75,7 +75,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   #ending: ((receiver: BodyReceiver) => void) | undefined
   #stages: readonly Transform[] = []
   #isWhole = false
-  /** Everything was unpacked; what may come behind it is of no use to anyone. */
+  /** Everything was unpacked. Bytes behind the packed data are dropped. */
   #isUnpacked = false
   #isOver = false
 
@@ -88,7 +88,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     this.#price = price
     this.status = status
     const isLong = Number(onlyValue(fields['content-length']) ?? 0) > LOOK_BYTES
-    // The next event may come in an hour.
+    // An event stream is not held back: its next event may come in an hour.
     if (isLong || isEventStream(fields)) this.#unpackAll()
     else this.#timer = clock.schedule(LOOK_MS, () => this.#unpackAll())
     response.passTo(this)
@@ -98,7 +98,10 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     return this.#response.isDisguised ? this.#response.meaning : this.status
   }
 
-  /** Resolves when it is known whether the body goes on packed or unpacked, and the fields fit that; undefined if it is known already. */
+  /**
+   * Resolves when it is known whether the body goes on packed or unpacked; `status` and `fields` are final then. Undefined if it is
+   * known already. Ask once: if it is asked again, the first promise never resolves.
+   */
   get decided(): Promise<void> | undefined {
     if (this.#phase !== 'looking') return undefined
     const { promise, resolve } = Promise.withResolvers<void>()
@@ -159,7 +162,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     if (this.#receiver !== undefined) this.#finish()
   }
 
-  /** The body is here, and it is whole. */
+  /** Searches the whole body, and decides how it goes on. */
   #look(): void {
     const packed = Buffer.concat(this.#kept)
     if (packed.length === 0) return this.#decide('decided')
@@ -169,7 +172,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     )
     if (body === undefined) return this.#unpackAll()
     const scrubbed = this.#scrub.whole(body)
-    // It may also stand behind the packed data, or in it as it is.
+    // A credential may also follow the packed data, or stand in it unpacked.
     if (scrubbed === body && this.#scrub.whole(packed) === packed) return this.#decide('decided')
     this.#kept = [scrubbed]
     this.#correctFields()
@@ -180,7 +183,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   /** The body goes on unpacked, from its first byte. */
   #unpackAll(): void {
     if (this.#phase !== 'looking') return
-    // Its end can be told as before, only not by its length.
+    // The unpacked length is not known, so chunks have to mark the end of the body.
     if (this.fields['content-length'] !== undefined) this.fields['transfer-encoding'] = 'chunked'
     this.#correctFields()
     this.#scrub.unpacked()
@@ -208,7 +211,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     if (!this.#stages[0]!.write(piece)) this.#response.pause()
   }
 
-  /** Whether what follows is to be unpacked. */
+  /** Begins to unpack. If the first piece is not packed after all, passes it on and returns false. */
   #open(first: Buffer): boolean {
     const codings = this.#scrub.codings.toReversed()
     if (isPlainly(codings[0]!, first)) {
@@ -216,7 +219,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
       this.#receiver!.piece(first)
       return false
     }
-    // Of what is packed twice the first byte is not known yet. Nearly always it is that of zlib.
+    // The first byte of an inner coding is not known yet. Nearly always it is that of zlib.
     const stages = codings.map((coding, i) => unpackerOf(coding, i === 0 ? first : Buffer.of(0x78))!)
     this.#stages = stages
     const onError = (error: Error): void => this.#safely(() => this.#break(error))
@@ -260,7 +263,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     if (this.#ending === undefined || this.#isOver) return
     const [first] = this.#stages
     if (first === undefined) return this.#conclude()
-    // What is to be unpacked still comes before the end. Of a body that broke off nothing more is worth a wait.
+    // A whole body is unpacked to its end before the end is told. For a body that broke off there is nothing to wait for.
     if (this.#isWhole && !this.#isUnpacked) first.end()
     else this.#conclude()
   }
@@ -277,7 +280,9 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     for (const stage of this.#stages) stage.destroy()
   }
 
-  /** Of an exception in an event of a stream nobody is told, and it would end the process. */
+  /**
+   * Runs a handler of a stream's event. An exception that left the handler would end the process; the receiver is told of it instead.
+   */
   #safely(run: () => void): void {
     try {
       run()
@@ -289,13 +294,13 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   }
 }
 
-/** Whether a range is the whole: its first byte is the first of all, and its last the last. */
+/** Whether a Content-Range covers the whole body. */
 function isOfAll(range: string): boolean {
   const [, last, length] = /^bytes 0-(\d+)\/(\d+)$/i.exec(range) ?? []
   return last !== undefined && Number(last) + 1 === Number(length)
 }
 
-/** Some servers name a coding and don't apply it. To the client, too, such a body is as it is. */
+/** Whether a body is not packed although its fields name a coding: some servers send that. The client gets such a body as it is. */
 function isPlainly(coding: string, first: Buffer): boolean {
   if (first.length < 4) return false
   const start = first.readUInt32BE()

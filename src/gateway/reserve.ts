@@ -7,17 +7,17 @@ import type { CostByCall } from '../schema/limits.ts'
 import type { Route } from '../routing/route.ts'
 
 /**
- * Each amount has an admission policy of its own. So amounts are rounded up to so many binary digits: a reservation by a sixteenth
- * at most. What is not given back is rounded by a sixty-fourth.
+ * Each amount has an admission policy of its own, so amounts are rounded up to this many binary digits. A reservation grows by a
+ * sixteenth at most. A final charge, of which nothing is given back, grows by a sixty-fourth at most.
  */
 const [RESERVED_DIGITS, FINAL_DIGITS] = [5, 7]
 
-/** The prices of so many kinds of calls are remembered. */
+/** How many kinds of calls have their prices remembered. */
 const MOST_KINDS = 2_000
 
 /** What was learned of prices, by limit, route and client. A reload keeps it. */
 export class LearnedPrices {
-  /** It takes its room at once, which is 45 KB, and each account has one although most learn nothing. */
+  /** Made at its first use: it takes all its room at once, and each account has one although most learn nothing. */
   #byKind: LRUCache<string, LearnedPrice> | undefined
 
   of(kind: string): LearnedPrice {
@@ -31,20 +31,20 @@ export class LearnedPrices {
 interface ReserveOptions {
   readonly prices?: readonly string[]
   readonly unitsOfOne?: number
-  /** Nothing settles it later. */
+  /** Whether nothing settles the charge later. */
   readonly isFinal?: boolean
 }
 
-/** What is charged for a call while its price is not known; or in the end, where nothing else tells it. */
+/** What is charged for a call before its price is known, or for good if no answer tells the price. */
 export class Reserve {
   readonly #config: CostByCall['reserve']
   readonly #digits: number
   readonly #limit: string
   readonly #learned: LearnedPrices
-  /** By the request. */
+  /** Set if the reservation is computed from the request. */
   readonly #price: Price | undefined
 
-  /** `prices` are names of what `unitsOf` is given, and `unitsOfOne` how many units are one of what a formula computes. */
+  /** `prices`: the names of the prices that `unitsOf` is given. `unitsOfOne`: how many units are one of what a formula computes. */
   constructor(
     config: CostByCall['reserve'],
     limit: string,

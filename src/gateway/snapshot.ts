@@ -38,9 +38,9 @@ export interface Snapshot {
   readonly upstreams: ReadonlyMap<string, Upstream>
   /** Upstreams by the lower-case host names that they own. */
   readonly hosts: ReadonlyMap<string, Upstream>
-  /** Where the forward proxy finds them. */
+  /** Where the forward proxy looks up the upstream of a request. */
   readonly origins: Origins<Upstream>
-  /** Lower-case host names of the gateway itself, as far as they are configured. */
+  /** The configured host names of the gateway itself, in lower case. */
   readonly ownHosts: ReadonlySet<string>
   readonly defaultUpstream: Upstream | undefined
   readonly callers: Callers
@@ -65,7 +65,7 @@ export interface Upstream {
   readonly accounts: ReadonlyMap<string, Account>
   /** What calls cost in money; undefined if they cost none. */
   readonly prices: PriceList | undefined
-  /** What was learned of that. */
+  /** What was learned of those prices. A reload keeps it. */
   readonly learnedMoney: LearnedPrices
   readonly transport: Transport
   /** How many WebSockets are open, and how many may be. */
@@ -89,7 +89,7 @@ export interface Upstream {
   readonly requestIdHeaders: readonly string[]
   /** Lower-case names of the headers in which clients may present their key. */
   readonly keyHeaders: ReadonlySet<string>
-  /** The network access lists of the gateway and of the upstream, those of the two that are configured. */
+  /** The configured network access lists: of the gateway, and of the upstream. Either may be missing. */
   readonly access: readonly NetworkAccess[]
 }
 
@@ -103,7 +103,7 @@ export interface BreakerName {
 export interface Services extends AccountServices {
   /** The clients of the admin API. */
   readonly managed?: ManagedClients
-  /** Looks the addresses of upstreams up. Default: as the system does. */
+  /** Looks up the addresses of upstreams and token issuers. Default: the system's look-up. */
   readonly lookup?: LookupFunction | undefined
   /** Without it nothing is cached. */
   readonly cache?: SharedCache
@@ -112,7 +112,7 @@ export interface Services extends AccountServices {
 
 /**
  * Builds the snapshot of a configuration. Parts of `previous` whose own configuration is the same are used again: connections,
- * breakers, retry budgets and queues keep their state.
+ * breakers, retry budgets and queues keep their state. Put the result in force at once, because it takes over state of `previous`.
  */
 export function buildSnapshot(config: Config, services: Services, previous?: Snapshot): Snapshot {
   const building = snapshotInSteps(config, services, previous)
@@ -120,8 +120,8 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
 }
 
 /**
- * The same in many small steps. Nothing that the previous snapshot uses changes before the last one, after which the new snapshot has
- * to be put in force at once.
+ * Builds a snapshot as `buildSnapshot` does, in many small steps. Only the last step changes anything that the previous snapshot
+ * uses. After it, put the new snapshot in force at once.
  */
 export function* snapshotInSteps(
   config: Config,
@@ -136,7 +136,7 @@ export function* snapshotInSteps(
     const before = previous?.upstreams.get(name)
     const upstream = yield* buildUpstream(name, upstreamConfig, access, { services, before, takeOvers })
     upstreams.set(name, upstream)
-    // A Host field is looked up as it is written: an IPv6 address that is not in its shortest form there is found as configured.
+    // A Host field is looked up as the client wrote it. So an IPv6 address is found in its shortest form and in the configured form.
     for (const host of upstreamConfig.hosts) hosts.set(normalHost(host), upstream).set(bareHost(host), upstream)
   }
   const issuers = issuersOf(config, services, previous)
@@ -150,7 +150,7 @@ export function* snapshotInSteps(
     issuers,
     clock: services.clock,
   })
-  // As in Metrics.beginAccount.
+  // These counters begin at zero; see `Metrics.beginAccount`.
   for (const { kind, name, chargeSet } of callers.levels(config.metrics.maxClients))
     for (const { label } of chargeSet.limits) services.metrics.budgetLow.of({ level: kind, name, window: label })
   yield
@@ -185,7 +185,7 @@ export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
 interface Building {
   readonly services: Services
   readonly before: Upstream | undefined
-  /** What is to be done when the snapshot is put in force. */
+  /** Run in the last step, just before the new snapshot is put in force. */
   readonly takeOvers: (() => void)[]
 }
 
@@ -262,7 +262,7 @@ function hedgingOf({ hedge, url }: UpstreamConfig, previous: Upstream | undefine
   return (isKept ? previous?.hedging : undefined) ?? new Hedging(hedge.after)
 }
 
-/** Uses the previous breakers again if they would be the same and watch the same server. */
+/** Uses the previous breakers again if their configuration, their groups and the upstream's URL are the same. */
 function breakersOf(
   upstream: string,
   config: UpstreamConfig,
@@ -291,7 +291,7 @@ function breakersOf(
   return breakers
 }
 
-/** Uses the previous transport again if it would be the same, since its connections are worth keeping. */
+/** Uses the previous transport again, and so its connections, if nothing that it depends on has changed. */
 function transportOf(
   config: UpstreamConfig,
   access: readonly NetworkAccess[],
@@ -315,14 +315,14 @@ function transportOf(
   })
 }
 
-/** Finds those addresses of an upstream that its calls may reach. */
+/** A look-up that finds only the addresses of an upstream that its calls may reach. */
 export function lookupOf(
   config: UpstreamConfig,
   access: readonly NetworkAccess[],
   url: URL,
   lookup?: LookupFunction,
 ): LookupFunction {
-  // The address of a host name is known only when it is connected to. The name localhost alone is private by definition.
+  // The address of a host name is known only when a connection is made. Of all names, only localhost is private by definition.
   const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
   return guardedLookup({ isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed), lookup })
 }

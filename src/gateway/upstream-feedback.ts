@@ -12,17 +12,17 @@ import type { Call } from './call.ts'
 export interface ResponseHead {
   readonly status: number
   readonly fields: Fields
-  /** How long it took from the dispatch. */
+  /** Milliseconds from the dispatch of the attempt to this head. */
   readonly tookMs: number
-  /** It refuses the call for rate, although its status does not say so. */
+  /** Whether it refuses the call for rate although its status does not say so. */
   readonly isDisguised: boolean
 }
 
-/** What it needs to know of the call. */
+/** What `applyFeedback` needs to know of the call. */
 export type FeedbackCall = Pick<Call, 'id' | 'clock'> & {
   readonly snapshot: { readonly config: Pick<Config, 'store'> }
 }
-/** And of where it went. */
+/** What `applyFeedback` needs to know of where the call went. */
 export interface FeedbackTarget {
   readonly upstream: { readonly config: { readonly throttle: Omit<UpstreamConfig['throttle'], 'when' | 'retry'> } }
   readonly account: { throttledAt: number }
@@ -30,14 +30,14 @@ export interface FeedbackTarget {
   readonly admissionPolicy: { readonly metrics: Pick<ClassMetrics, 'throttled'> }
 }
 
-/** Where a response does not say when more comes back, one call finds out after so large a part of the window. */
+/** If a response does not say when more comes back, a call finds out after the window divided by this. */
 const LOOK_AFTER = 20
 
 /**
- * Takes to heart what a response says of quotas. Where the upstream says that less remains than was thought, it is believed.
- * Where it refuses the call because there were too many, the account pauses, and less of the limit is used for a while, at
- * all gateways; unless the refusal says itself until when nothing remains, which is believed in place of that. Returns in how many
- * milliseconds the account's calls may go on, or undefined if the call was not refused so, or because of one credential of several.
+ * Applies what a response says of quotas. If the upstream says that less remains than was thought, it is believed. If it refuses the
+ * call for rate, the account pauses, and all gateways use less of the limit for a while. If the refusal itself says until when
+ * nothing remains, that is believed instead. Returns in how many milliseconds the account's calls may go on. Returns undefined if the
+ * call was not refused for rate, or if another credential of the pool can take calls now.
  */
 export function applyFeedback(
   call: FeedbackCall,
@@ -55,13 +55,14 @@ export function applyFeedback(
   for (let i = 0; i < reports.length; i++) if (reports[i]!.unit === undefined) ofRequests++
   for (let i = 0; i < reports.length; i++) {
     const report = reports[i]!
-    // While quotas are kept without the store nobody knows what all gateways have used.
+    // Without the store nobody knows what all gateways have used, so the report is applied to no limit.
     const number = permit.isLocal ? -1 : reportedLimit(report, permit.limits, ofRequests === 1)
-    // Of tokens and the like some may remain, but fewer than the call wants.
+    // After a refusal some units may remain, such as tokens, but fewer than the call needs.
     const isRefusal = isThrottled && report.remaining < (permit.chargeSet.units[number] ?? 1)
-    // Where a limit fills up evenly, some of it comes back long before its reset, which is when it is full.
+    // A limit that fills up evenly is full only at its reset. Some of it comes back long before, when Retry-After says.
     let untilMs = report.resetMs === undefined ? retryAfterMs : Math.min(report.resetMs, retryAfterMs ?? Infinity)
-    // One that is over already says nothing of when calls are accepted again: they would be refused one after the other.
+    // A reset that is over already does not tell when calls are accepted again. Without a pause, one call after the other would be
+    // refused.
     if (isRefusal && untilMs === 0) untilMs = target.upstream.config.throttle.pause
     const windowMs = tellLedger(report, number, permit, head.tookMs, isRefusal, untilMs)
     if (!isRefusal) continue
@@ -72,22 +73,22 @@ export function applyFeedback(
   return isThrottled ? throttled(call, target, permit, head, retryAfterMs, end) : undefined
 }
 
-/** Tells one credential of several what its own quota is. The window that ends last has most to lose; any may be used up. */
+/** Tells a credential of a pool when the last of its windows ends, and for how long any of them is used up. */
 function tellCredential(credential: Pick<Credential, 'quotaTold'>, reports: readonly LimitReport[]): void {
   const endsInMs = Math.max(...reports.map(({ resetMs = 0 }) => resetMs))
   const usedUpMs = Math.max(...reports.map(({ remaining, resetMs = 0 }) => (remaining <= 0 ? resetMs : 0)))
   credential.quotaTold?.(endsInMs, usedUpMs)
 }
 
-/** What a refusal says of its end, beside a Retry-After. */
+/** What a refusal says, besides Retry-After, of when calls are accepted again. */
 interface End {
-  /** It is about one of the call's limits, and the ledger was told. */
+  /** Whether the refusal is about one of the call's limits, and the ledger was told. */
   isApplied: boolean
-  /** Until a limit by which nothing remains has some again. */
+  /** Milliseconds until the limits of which nothing remains have some again; undefined if that is not said. */
   resetMs: number | undefined
 }
 
-/** Many statuses can say it, but most of them also say other things. */
+/** Whether a response refuses the call for rate. Statuses other than 429 also say other things, so they need more evidence. */
 function isThrottling(
   { status, fields }: ResponseHead,
   reports: readonly LimitReport[],
@@ -97,7 +98,10 @@ function isThrottling(
   return status === 429 || fields['retry-after'] !== undefined || reports.some(({ remaining }) => remaining === 0)
 }
 
-/** The window of the limit of which the ledger was told, and for which it believes it at most; undefined if it was not. */
+/**
+ * Tells the ledger of a report. Returns the window of the limit, in milliseconds, for which the ledger believes the report at most;
+ * undefined if the ledger was not told.
+ */
 function tellLedger(
   report: LimitReport,
   number: number,
@@ -109,10 +113,10 @@ function tellLedger(
   const usage = permit.usage[number]
   if (usage === undefined) return undefined
   const { windowMs, bucketMs } = usage.limit
-  // Of a limit that is split over regions, the upstream counts what the others use, too. What remains may all be ours.
+  // If regions share the limit, the upstream also counts what the others use. All that remains may be this region's.
   const requests = usage.share ?? usage.limit.requests
   const units = requests - Math.min(report.remaining, requests)
-  // As of the charge: what the ledger knows by now decides. Where there is nothing to say it is not asked.
+  // The usage is as of the charge, so the ledger decides by what it knows now. It is not asked if there is nothing to tell.
   const isKnown = usage.effective !== undefined
   if (!isRefused && !isKnown && units <= usage.used) return undefined
   const tolerance = Math.ceil((requests * (tookMs + bucketMs)) / windowMs)
@@ -132,7 +136,7 @@ function throttled(
   const { upstream, account, admissionPolicy } = target
   const { pause, maxPause } = upstream.config.throttle
   const now = call.clock.now()
-  // On its way when another call was told: there is nothing new in it.
+  // This call was on its way already when another was refused, so its refusal says nothing new.
   const isKnown = now - head.tookMs < account.throttledAt
   const isOurs = isOurDoing(call, permit)
   const { throttled } = admissionPolicy.metrics
@@ -144,20 +148,20 @@ function throttled(
     if (limit !== undefined) permit.applyFeedback({ kind: 'refused', limit })
   }
   if (!isKnown) account.throttledAt = now
-  // A limit that is known holds calls back by itself; for one that is not, all of the account's have to wait.
+  // A known limit holds its own calls back. If the limit is not known, all calls of the account have to wait.
   const wantedMs = retryAfterMs ?? (isApplied ? 0 : resetMs)
   const pauseMs = Math.min(wantedMs ?? (isKnown ? 0 : pause), maxPause, othersInMs)
   if (pauseMs > 0) permit.applyFeedback({ kind: 'pause', ms: pauseMs })
   return isApplied ? Math.max(pauseMs, resetMs ?? 0) : pauseMs
 }
 
-/** Whether the gateway let through more than the limit knowingly. */
+/** Whether the gateway knowingly let through more than the limit. */
 function isOurDoing({ snapshot }: FeedbackCall, permit: Permit): boolean {
   if (permit.isLocal && snapshot.config.store.onOutage === 'open') return true
   return permit.usage.some(({ limit, used }) => !limit.isEnforced && used > limit.requests)
 }
 
-/** Which of them is most probably the one that the upstream means. */
+/** The index of the limit that the upstream most probably means, the fullest; undefined if it can mean none. */
 function fullestOf(usage: readonly LimitUsage[]): number | undefined {
   let fullest: number | undefined
   let most = -1

@@ -7,32 +7,38 @@ export interface BodyReceiver {
   piece(chunk: Buffer): void
   /** The body was whole. */
   end(trailers: Fields): void
-  /** The connection broke before that. */
+  /** The connection broke before the end of the body. */
   breakOff(error: Error): void
   /** The gateway made a mistake. */
   fail(mistake: unknown): void
 }
 
-/** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer or takes longer. */
+/**
+ * A response that is not delivered is read to its end, so that the connection can be used again. It is broken off if it is longer, or
+ * takes longer, than this.
+ */
 const DRAIN_BYTES = 65_536
 const DRAIN_MS = 1_000
-/** The most of a body that is taken before anybody wants it, but for its last piece. A body that is drained is broken off before. */
+/**
+ * How much of a body is kept before it is wanted; the last piece may exceed it. A drain breaks off a longer body, since `DRAIN_BYTES`
+ * is less.
+ */
 const EARLY_BYTES = 262_144
 const NOT_WANTED = new Error('the response is not wanted')
 
 type Ending = (receiver: BodyReceiver) => void
 
 /**
- * A response whose headers are here and of which nobody has decided yet what becomes of it: it is passed to a receiver, drained
- * or aborted. What comes of its body before that is kept, which is rarely more than what was read together with the headers, because
- * the decision falls in the same turn of the event loop. Of a body that comes faster the rest is left with the upstream until then.
+ * A response whose headers are here. It is passed to a receiver, drained or aborted. Until that is decided, what comes of its body is
+ * kept. That is rarely more than was read together with the headers, because the decision falls in the same turn of the event loop.
+ * If more comes than `EARLY_BYTES`, the rest is left with the upstream until then.
  */
 export class UpstreamResponse {
   readonly status: number
   readonly fields: Fields
   /** The reason phrase, which HTTP/2 has none of. */
   readonly phrase: string
-  /** Whether it refuses the call for rate with another status: then it is judged as a 429, and passed on as it is. */
+  /** Whether it refuses the call for rate with a status other than 429. It is then judged as a 429, but passed on as it is. */
   isDisguised = false
   readonly #control: ResponseControl
   #state: 'undecided' | 'passed' | 'draining' | 'over' = 'undecided'
@@ -51,7 +57,7 @@ export class UpstreamResponse {
     this.phrase = phrase
   }
 
-  /** Whether it matters how it ends: somebody has it, or it may break off before anybody has decided. */
+  /** Whether it matters how the response ends: a receiver has it, or nobody has decided yet. */
   get isWanted(): boolean {
     return this.#state === 'passed' || this.#state === 'undecided'
   }
@@ -67,7 +73,7 @@ export class UpstreamResponse {
     for (const chunk of this.#early ?? []) receiver.piece(chunk)
     this.#early = undefined
     if (this.#ending !== undefined) this.#end(this.#ending)
-    // Last, since what has come already goes before what comes now.
+    // The upstream goes on last, so that the kept pieces come before new ones.
     else if (this.#earlyBytes > EARLY_BYTES && !this.#isPaused) this.#control.resume()
   }
 
@@ -80,7 +86,7 @@ export class UpstreamResponse {
     this.#early = undefined
   }
 
-  /** Breaks it off, unless it is being drained or has ended: its connection is closed, or its stream of HTTP/2. */
+  /** Breaks the response off: closes its connection, or its HTTP/2 stream. Does nothing if it is being drained or has ended. */
   abort(): void {
     if (this.#state === 'draining' || this.#state === 'over') return
     this.#state = 'over'
@@ -111,7 +117,7 @@ export class UpstreamResponse {
     this.#end((receiver) => receiver.breakOff(error))
   }
 
-  /** Also if what threw is the receiver itself, at the end of the body. */
+  /** Fails the receiver, even if the receiver itself threw at the end of the body. */
   onMistake(mistake: unknown): void {
     if (this.#receiver === undefined) return this.#end((receiver) => receiver.fail(mistake))
     this.#state = 'over'
