@@ -3,8 +3,9 @@ import { type BudgetUse, fullerOf } from './gauges.ts'
 import { Turn } from './turn.ts'
 
 /**
- * Budgets under the names that they appear with: of clients the `most` whose budgets are fullest have their own, whoever called first.
- * The others are `other`, of which each window shows its fullest budget; with no names at all, they have none.
+ * Returns budgets under the names that metrics show. The `most` clients with the fullest budgets keep their names,
+ * whoever called first. All other clients are `other`, which shows the fullest budget of each window. If `most` is 0,
+ * the name is empty.
  */
 export async function budgetsByFullness(budgets: Iterable<BudgetUse>, most: number): Promise<BudgetUse[]> {
   const turn = new Turn()
@@ -32,7 +33,10 @@ export async function budgetsByFullness(budgets: Iterable<BudgetUse>, most: numb
   return [...shown, ...others.values()]
 }
 
-/** Of some names the `most` with the greatest numbers. All are never sorted at once: there may be very many. */
+/**
+ * Returns the `most` names with the greatest numbers. All names are never sorted at once, because there may be very
+ * many.
+ */
 async function fullest(numbers: ReadonlyMap<string, number>, most: number, turn: Turn): Promise<Set<string>> {
   let kept: [string, number][] = []
   const cut = (): [string, number][] => kept.sort(([, a], [, b]) => b - a).slice(0, most)

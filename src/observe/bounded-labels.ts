@@ -28,7 +28,7 @@ export class BoundedLabels {
     this.#bounds = bounds
   }
 
-  /** So many clients have names. */
+  /** How many clients may have names. */
   get maxClients(): number {
     return this.#bounds.maxClients
   }

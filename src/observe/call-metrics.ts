@@ -9,7 +9,7 @@ export class CallMetrics {
   readonly responseBytes: CounterSeries
   protected readonly metrics: Metrics
   protected readonly labels: ClassLabels
-  /** By client, status and outcome: to join the three to one key would make a string for each call. */
+  /** Series by client, then status, then outcome. A joined key would make a string for each call. */
   readonly #requests = new Map<string, Map<string, Map<string, CounterSeries>>>()
 
   constructor(metrics: Metrics, labels: ClassLabels) {
@@ -31,13 +31,13 @@ export class CallMetrics {
   }
 }
 
-/** The same, and the series of admitted calls. */
+/** The series of `CallMetrics`, and those of admitted calls. */
 export class ClassMetrics extends CallMetrics {
   readonly upstreamDuration: HistogramSeries
   readonly queueWait: HistogramSeries
-  /** Responses 429. Explained: our own count said that the quota was used up. */
+  /** Responses 429. `explained` counts those that came when our own count said that the quota was used up. */
   readonly throttled: { readonly explained: CounterSeries; readonly unexplained: CounterSeries }
-  /** Of all classes of the account. */
+  /** Counts for all classes of the account together. */
   readonly credentialRefused: CounterSeries
   readonly #attempts = new Map<string, CounterSeries>()
   readonly #etaErrors = new Map<'later' | 'sooner', HistogramSeries>()
@@ -58,7 +58,7 @@ export class ClassMetrics extends CallMetrics {
     return this.#attempts.getOrInsertComputed(reason, () => this.metrics.attempts.of({ ...this.labels, reason }))
   }
 
-  /** A call waited for quota for so long, though its wait was forecast to last for `expectedMs`. */
+  /** A call waited for quota for `waitedMs`; the forecast was `expectedMs`. */
   waited(waitedMs: number, expectedMs: number, id: string): void {
     const thanForecast = waitedMs > expectedMs ? 'later' : 'sooner'
     this.#etaErrors

@@ -16,7 +16,7 @@ export async function* gaugesOfAll(gauges: Iterable<GaugeValues>): AsyncGenerato
   for (const parts of Map.groupBy(gauges, ({ name }) => name).values()) {
     const registry = Registry.aggregate(parts.map((part) => [part]))
     registry.setContentType(OPENMETRICS)
-    // None, if the library does not add up metrics of that name.
+    // The registry is empty if the library does not add up metrics of that name.
     for (const metric of registry.getMetricsAsArray() as unknown as Metric[]) {
       yield `${await registry.getMetricsAsString(metric)}\n`
     }
@@ -24,7 +24,7 @@ export async function* gaugesOfAll(gauges: Iterable<GaugeValues>): AsyncGenerato
   }
 }
 
-/** What says how it is now: everything but counters and histograms. In parts, between which calls go on. */
+/** The gauges of a registry: everything but counters and histograms. They come in parts, between which calls go on. */
 export async function* gaugesOf(registry: Registry): AsyncGenerator<GaugeValues, void, void> {
   const turn = new Turn()
   const scrape = {}

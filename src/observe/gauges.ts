@@ -5,7 +5,7 @@ export interface QueueOccupancy {
   readonly labels: ClassLabels
   readonly waiting: number
   readonly inFlight: number
-  /** How many may be in flight, where that is adapted. */
+  /** How many calls may be in flight; undefined where that is not adapted. */
   readonly adapted: number | undefined
 }
 
@@ -27,8 +27,8 @@ export interface CredentialState {
 /** How fast a limit is spent. */
 export interface Burn {
   /**
-   * Milliseconds until nothing of the limit is left, if calls go on as in the last minutes; 0 while nothing is; null if that much
-   * comes back in time, or a calendar window ends before. Null, too, where no rate is known.
+   * Milliseconds until nothing of the limit is left, if calls go on as in the last minutes; 0 while nothing is left.
+   * Null if enough comes back in time, if a calendar window ends before, or if no rate is known.
    */
   readonly exhaustionInMs: number | null
   /**
@@ -51,7 +51,9 @@ export interface ObservedUsage extends Burn {
   readonly share?: number | undefined
   readonly stranded?: number | undefined
   readonly used: number
-  /** What is used is not known: the store could not be asked, and what may not be spent without it counts as used. */
+  /**
+   * True if the use is not known: the store could not be asked, and what may not be spent without it counts as used.
+   */
   readonly isLocal?: true | undefined
 }
 
@@ -69,14 +71,14 @@ export interface BudgetUse extends Burn {
   readonly window: string
   readonly limit: number
   readonly used: number
-  /** As of limits. */
+  /** As in `ObservedUsage`. */
   readonly isLocal?: true | undefined
 }
 
 /** What the gauges show. It is asked for at every scrape. */
 export interface Observed {
   queues(): Iterable<QueueOccupancy>
-  /** Those of the forward proxy; undefined where there is none. */
+  /** Counts the open tunnels of the forward proxy; undefined where there is none. */
   readonly tunnels?: (() => number) | undefined
   connections(): Iterable<TransportUse>
   clientConnections(): Promise<number>
@@ -280,7 +282,10 @@ export const GAUGES: readonly GaugeOf[] = [
   ),
 ]
 
-/** Without the store nobody knows it: what a gateway may not spend then was perhaps used by nobody. */
+/**
+ * Without the store the use is not known: what a gateway may not spend then counts as used, although perhaps nobody
+ * used it.
+ */
 function knownUse({ used, isLocal }: { readonly used: number; readonly isLocal?: true | undefined }): number | null {
   return isLocal === true ? null : used
 }
@@ -320,8 +325,8 @@ function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
 }
 
 /**
- * Of two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. One that the store was asked for
- * comes before one that is full because it was not.
+ * Combines two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. A use
+ * that the store told comes before one that counts as full because the store could not be asked.
  */
 export function fullerOf<Row extends Burn & Pick<ObservedUsage, 'used' | 'limit' | 'isLocal'>>(a: Row, b: Row): Row {
   if (a.isLocal !== b.isLocal) return a.isLocal ? b : a

@@ -22,13 +22,13 @@ export interface Try {
   readonly startedMs: number
   /** From the dispatch to the response's headers, or to the failure. */
   readonly ms: number
-  /** What became of it then; undefined while that is not known. */
+  /** How the attempt ended; undefined while that is not known. */
   end: TryEnd | undefined
   /** The name of the credential with which it was sent. */
   readonly credential: string | undefined
   /** Increases whenever another value of that credential is used. */
   readonly credentialVersion: number | undefined
-  /** Why it was chosen of several of a pool. */
+  /** Why this credential of a pool was chosen. */
   readonly credentialBecause?: string | undefined
   /** The vendor's id of the request. */
   readonly requestId: string | undefined
@@ -83,7 +83,10 @@ export interface AccessLine {
 
 export interface Log {
   readonly logger: Logger
-  /** Writes the line that every call gets, of the time `at`, in ms since 1970. `text` is its JSON, which others need, too. */
+  /**
+   * Writes the line of a call. `text` is the JSON of `line`, which others need, too; `at` is the time of the line, in
+   * ms since 1970.
+   */
   access(line: AccessLine, text: string, at: number): void
   /** Calls `listener` for every line that is dropped because nobody reads the log. */
   onDropped(listener: () => void): void
@@ -133,7 +136,10 @@ function sampled(access: Log['access'], part: number, random: () => number): Log
   }
 }
 
-/** Of failures neither lines nor spans are left out. All have failed but those that the upstream or the cache answered without an error. */
+/**
+ * Whether a call failed. Only a call that the upstream or the cache answered without an error did not. Neither lines
+ * nor spans of failed calls are left out.
+ */
 export function hasFailed({ outcome, status }: Pick<AccessLine, 'outcome' | 'status'>): boolean {
   return outcome !== 'delivered' || status >= '400'
 }

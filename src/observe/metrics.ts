@@ -173,8 +173,8 @@ export class Metrics {
   }
 
   /**
-   * The counters of an account begin at zero, before its first call: Prometheus sees no increase in the first event of a series that
-   * appears with it. `classes`: those that have limits.
+   * Begins the counters of an account at zero, before its first call. Otherwise a series would appear with its first
+   * event, and Prometheus would see no increase in that. `classes`: those that have limits.
    */
   beginAccount(upstream: string, account: string, hasCredential: boolean, classes: readonly string[]): void {
     for (const name of classes)
@@ -194,7 +194,7 @@ export class Metrics {
     return Object.fromEntries(series) as Record<TimeoutPhase, CounterSeries>
   }
 
-  /** All of it in the OpenMetrics format, in pieces. */
+  /** All metrics in the OpenMetrics format, in pieces. */
   exposition(): AsyncIterable<string> {
     return exposition(this.registry)
   }
@@ -210,8 +210,9 @@ export class Metrics {
 }
 
 /**
- * What the library knows of the process. Node measures the event loop's delay as the whole time between two runs of a timer; what is
- * shown is how late the timer was. Where the timer did not run since the last scrape, the value of that stays.
+ * Collects what the library knows of the process. Node measures the event loop's delay as the whole time between two
+ * runs of a timer; the gauges show how late the timer was. If the timer did not run since the last scrape, a gauge
+ * keeps its value.
  */
 function collectProcessMetrics(register: Registry): void {
   collectDefaultMetrics({ register, ...SELDOM })

@@ -21,8 +21,8 @@ const GONE_MS = 1_000
 export type Standard = NodeJS.WriteStream & { readonly fd: number }
 
 /**
- * Writes whole lines to standard output, or another stream of the process. It never waits for the reader, so a stalled reader can't stall the process. It
- * buffers a bounded amount; further lines are dropped and counted. Never throws.
+ * Writes whole lines to standard output, or another stream of the process. It never waits for the reader, so a stalled
+ * reader can't stall the process. It buffers a bounded amount; further lines are dropped and counted. Never throws.
  */
 export class LineOutput {
   /** Called for every line that is dropped. */
@@ -60,10 +60,10 @@ export class LineOutput {
     this.flush()
   }
 
-  /** Writes a line a moment later, together with others. `\n` stands nowhere in it but at its end. */
+  /** Writes a line a moment later, together with others. The line must end with `\n`, and contain no other. */
   hold(line: string): void {
     this.#waiting.push(line)
-    // While nobody reads, what is dropped is counted at once.
+    // While nobody reads, lines do not wait here, so that those that are dropped are counted at once.
     if (this.#waiting.length >= LINES_TOGETHER || this.#retry !== undefined) this.flush()
     else this.#together ??= setTimeout(() => this.flush(), TOGETHER_MS).unref()
   }
@@ -90,8 +90,8 @@ export class LineOutput {
   }
 
   /**
-   * Takes the lines that wait as one text. Where it is all ASCII, as it nearly always is, its characters are its bytes, and no line
-   * has to be looked at for itself.
+   * Takes the lines that wait as one text. If it is all ASCII, as it nearly always is, each character is a byte, and no
+   * line has to be measured by itself.
    */
   #takeWaiting(): void {
     const lines = this.#waiting

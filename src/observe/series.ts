@@ -24,7 +24,7 @@ interface Value {
 
 /** The length that OpenMetrics allows for the names and values of an exemplar's labels together. */
 const EXEMPLAR_CHARACTERS = 128 - 'correlation_id'.length
-/** What of it a trace id takes. */
+/** How many of these characters a trace id takes. */
 const TRACE_CHARACTERS = 'trace_id'.length + 32
 
 /** The text of the exemplar behind a value: a blank, `#` and the rest; empty if there is none. */
@@ -79,7 +79,10 @@ export class CounterSeries {
     this.#labels = labels
   }
 
-  /** `id` and `traceId` are those of the call, `at` the time of day in ms: whoever counts much at once reads the clock once. */
+  /**
+   * `id` and `traceId` are those of the call. `at` is the time of day in ms, which a caller that counts much at once
+   * reads only once.
+   */
   increment(id?: string, by = 1, traceId?: string, at?: number): void {
     this.#count += by
     this.isUnsent = true

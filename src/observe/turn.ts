@@ -3,18 +3,19 @@ import { setTimeout as pause } from 'node:timers/promises'
 /** How long work that can wait may hold the event loop at a time, in milliseconds. */
 const MOST_MS = 0.5
 /**
- * How long the event loop is then left to calls, in milliseconds. A call takes several turns of the event loop. If the work went
- * on in the next turn, each turn of the call would come after a part of the work: that made its p99 five times as long.
+ * How long the event loop is then left to calls, in milliseconds. A call takes several turns of the event loop. If the
+ * work went on in the next turn, each turn of the call would come after a part of the work, and slow calls would take
+ * far longer.
  */
 const PAUSE_MS = 1
 
 /**
- * How many characters are written at a time. To append to a string is cheap, but to copy it out is not, and that happens when the
- * piece is sent.
+ * How many characters are written at a time. To append to a string is cheap. To copy it out is not, and that happens
+ * when the piece is sent.
  */
 const MOST_CHARACTERS = 32_768
 
-/** The time that long work may take before it lets calls go on. Whoever does the work looks at it often. */
+/** The time that long work may take before it lets calls go on. The work has to check it often. */
 export class Turn {
   #startedAt = performance.now()
 

@@ -8,13 +8,18 @@ const VALUES_A_TURN = 1_000
 interface Metric {
   readonly help: string
   readonly type: CountPiece['type']
-  /** By the text of their lines before the value. */
+  /** Values by the text of their lines up to the value. */
   readonly values: Map<string, CountValue>
-  /** What is added to them: what all processes together had counted when a worker was first heard of. */
+  /**
+   * What is added to each value, by the same text: what all processes together had counted when a worker first sent it.
+   */
   readonly added: Map<string, number>
 }
 
-/** What is about something that all processes have in common. Each that uses it counts the same, so the greatest count is theirs together. */
+/**
+ * Metrics of something that all processes have in common. Each process that uses it counts the same, so the greatest
+ * count is that of all together.
+ */
 const SEEN_BY_ALL = new Set(['sluice_quota_low', 'sluice_budget_low'])
 
 function together(name: string, a: number, b: number): number {
@@ -53,7 +58,10 @@ export class WorkerCounts {
     }
   }
 
-  /** A worker that began later goes on where the others were, or the greatest count would stand still until it has caught up. */
+  /**
+   * Lets a worker that began later go on from the count of the others. Otherwise the greatest count would stand still
+   * until the worker has caught up.
+   */
   #goingOn({ added }: Metric, { base, line, told }: { base: string; line: string; told: CountValue }): CountValue {
     const offset = added.getOrInsertComputed(line, () =>
       Math.max(0, totalOf(line, base, this.#sources).value - told.value),
@@ -61,7 +69,7 @@ export class WorkerCounts {
     return { ...told, value: told.value + offset }
   }
 
-  /** The sums come last: a value that moves there meanwhile is found there. */
+  /** The sums come last, so that a value that moves there meanwhile is still found. */
   get #sources(): readonly Counts[] {
     return [...this.#running.values(), ...this.#ending, this.#ended]
   }

@@ -4,26 +4,32 @@ export interface ConcurrencyBounds {
   readonly max: number
 }
 
-/** A step is judged by so many answers at least, and by as many as may be in flight: about a round trip of all of them. */
+/**
+ * A step is judged after at least this many answers, and after as many as may be in flight: about a round trip of all
+ * of them.
+ */
 const FEWEST = 10
 /** Answers that take this many times as long as without load mean that calls wait at the upstream. */
 const TOLERANCE = 2
-/** So much longer is no sign of load, however short the answers are: timers and networks are no more exact. */
+/**
+ * A delay of this much more is no sign of load, however short the answers are: timers and networks are no more exact.
+ */
 const JITTER_MS = 5
-/** What is left of the limit after a refusal, and the least that is left after any step. */
+/** The part of the limit that is left after a refusal, and the least part that is left after any step. */
 const AFTER_REFUSAL = 0.7
 const LEAST_LEFT = 0.5
-/** By so much the limit grows in a step before it was too large for the first time. */
+/** The factor by which the limit grows in each step until it is too large for the first time. */
 const FIRST_GROWTH = 1.5
 
 /**
- * How many calls of a class may be in flight, by what the upstream shows that it can take. The limit begins with the
- * fewest, which tells how long an answer takes without load. It falls when answers take longer than that, and at once
- * when calls are refused or not answered in time; else it grows while it is used up. So calls wait here, in order,
- * instead of at an upstream that gets slower by them.
+ * How many calls of a class may be in flight, by what the upstream shows that it can take. The limit begins at its
+ * minimum, which tells how long an answer takes without load. The limit falls when answers take longer than that, and
+ * at once when calls are refused or not answered in time. Otherwise it grows while it is used up. So calls wait here,
+ * in order, and do not slow down the upstream.
  *
- * It is always within its bounds. It follows a change of the upstream within a few round trips, down by at most half in each.
- * Answers of one class should take about as long as one another: a class of short and long answers is held to the short.
+ * The limit is always within its bounds. It follows a change of the upstream within a few round trips, down by at most
+ * half in each. Answers of one class should take about as long as one another: a class of short and long answers is
+ * held to the short.
  */
 export class AdaptiveConcurrency {
   #bounds: ConcurrencyBounds
@@ -32,7 +38,7 @@ export class AdaptiveConcurrency {
   #unloadedMs: number | undefined
   #sample: number[] = []
   #mostInFlight = 0
-  /** Whether it was never too large so far. */
+  /** Whether the limit was never too large so far. */
   #isNew = true
   /**
    * Refusals since the step began. The first lets the limit fall. The others among the calls that were in flight then say
@@ -49,13 +55,16 @@ export class AdaptiveConcurrency {
     return Math.floor(this.#limit)
   }
 
-  /** After a reload: what was learned stays. */
+  /** Sets the bounds after a reload. What was learned stays. */
   change(bounds: ConcurrencyBounds): void {
     this.#bounds = bounds
     this.#limit = within(this.#limit, bounds)
   }
 
-  /** A call was answered after `tookMs`, with `inFlight` of them in flight; or it was refused, or not answered in time. */
+  /**
+   * A call was answered after `tookMs`, while `inFlight` calls were in flight; or it was refused, or not answered in
+   * time.
+   */
   note(tookMs: number, isRefusal: boolean, inFlight: number): void {
     if (isRefusal) return this.#refused()
     this.#sample.push(tookMs)
@@ -64,7 +73,7 @@ export class AdaptiveConcurrency {
     const { min } = this.#bounds
     const before = this.#limit
     if (this.#refusals === 0) this.#limit = within(this.#next(), this.#bounds)
-    // With the fewest calls that may be in flight there is no less load to compare with: this is how long it takes.
+    // At the minimum there is no smaller load to compare with. So this counts as the time without load.
     if (this.#limit === min && before === min) this.#unloadedMs = medianOf(this.#sample)
     this.#beginStep(0)
   }
@@ -90,7 +99,7 @@ export class AdaptiveConcurrency {
   #next(): number {
     const limit = this.#limit
     const tookMs = medianOf(this.#sample)
-    // With half of the calls that may be in flight there is no load to speak of, and the upstream takes as long as it does.
+    // With at most half of the allowed calls in flight, load does not matter: this is the upstream's own time.
     const isUnloaded = this.#mostInFlight <= limit / 2
     if (this.#unloadedMs === undefined || isUnloaded || tookMs < this.#unloadedMs) this.#unloadedMs = tookMs
     const mostMs = TOLERANCE * this.#unloadedMs + JITTER_MS

@@ -21,20 +21,23 @@ export interface WaitRecord {
   /** Its place, from 1, among all calls that waited when it came, those at other gateways included. */
   readonly position: number
   readonly expectedMs: number
-  /** Calls of the same queue that this gateway served while it waited: how many before, and once its wait is over which. */
+  /**
+   * How many calls this gateway had served in the same queue when the call came. `served` tells which it served after
+   * that, and is set when the wait is over.
+   */
   readonly servedCount: number
   served: ServedBefore | undefined
 }
 
 interface Refusal {
   readonly because: Shortage
-  /** From now on, when its turn could be. */
+  /** Milliseconds from now until its turn could be. */
   readonly waitMs: number
   readonly usage: readonly LimitUsage[]
   readonly wait: WaitRecord | undefined
 }
 
-/** Where as many calls wait as may. */
+/** A queue capacity that is used up: `most` calls of `of` wait. */
 export interface Full {
   readonly most: number
   readonly of: string
@@ -51,10 +54,10 @@ export type Admission =
     }
   /** Its turn would come later than it may wait. */
   | ({ readonly kind: 'quota_exhausted' } & Refusal)
-  /** So it would only because of other clients, which have had less of the quota. */
+  /** Its turn would come too late only because of other clients, which have had less of the quota. */
   | ({ readonly kind: 'share_exceeded' } & Refusal)
   | ({ readonly kind: 'queue_full'; readonly full: Full } & Refusal)
-  /** It costs more units than the limit ever allows, since a reload while it waited. */
+  /** It costs more units than the limit ever allows. `wait` is given if a reload made that so while the call waited. */
   | {
       readonly kind: 'too_expensive'
       readonly because: Shortage
@@ -62,7 +65,7 @@ export type Admission =
       readonly units: number
       readonly wait: WaitRecord | undefined
     }
-  /** It would have to wait, and nobody can any more. */
+  /** It would have to wait, and no call may wait any more. */
   | { readonly kind: 'closed'; readonly because: Closing }
   /** It left by itself: the client has gone. */
   | { readonly kind: 'gone'; readonly because: Shortage; readonly wait: WaitRecord | undefined }
@@ -84,8 +87,11 @@ export interface Waiter {
   readonly client: QueuedClient
   /** Not above the client's own. */
   readonly priority: Priority
-  /** Whether it will come back when it is told to, so that its turn is kept; false also if it is no call of its client's own, which gets no kept turn. */
+  /**
+   * True: its client comes back when it is told to, so its turn is kept. False: it takes no kept turn, either, as it
+   * must not if it is no call of its client's own. Undefined: no turn is kept for it, but it may take one.
+   */
   readonly comesBack?: boolean | undefined
-  /** Ends its wait: its client has gone. */
+  /** Ends its wait when its client has gone. */
   readonly cancellation?: Cancellation | undefined
 }

@@ -29,7 +29,7 @@ export class ClassCapacity {
   #concurrency: number | AdaptiveConcurrency
   mostPerClient: number
   inFlight = 0
-  /** Called once when a call ends: the queues in which calls wait for that. */
+  /** The queues in which calls wait for a call in flight to end. Each is called once when that happens. */
   #blocked = new Set<() => void>()
 
   constructor(capacities: readonly QueueCapacity[], { concurrency, mostPerClient = Infinity }: CapacityOptions = {}) {
@@ -77,12 +77,12 @@ export class ClassCapacity {
     this.release(0)
   }
 
-  /** How many more may be in flight. */
+  /** How many more calls may be in flight; negative while more are in flight than may be now. */
   get free(): number {
     return (this.adapted ?? (this.#concurrency as number)) - this.inFlight
   }
 
-  /** So many calls are not in flight any more. Each queue that waited for that is told once. */
+  /** This many calls are not in flight any more. Each queue that waited for a free slot is told once. */
   release(calls: number): void {
     this.inFlight -= calls
     if (this.#blocked.size === 0 || this.free <= 0) return

@@ -8,11 +8,14 @@ import type { QueuedCall } from './queued-call.ts'
 const GRACE_MS = 1_000
 /** A permit is kept for its client for at most this part of the window after the time that the client was told. */
 const GRACE_PART = 0.1
-/** The claims in a queue hold at most this part of a limit, those of one client half of that; */
+/**
+ * The claims in a queue are at most this part of a limit, or the least number below if that is more. One client has at
+ * most half of that part, or the same least number.
+ */
 const PART_OF_LIMIT = 0.2
-/** but so many claims are always allowed, which is about what comes at once; */
+/** The least number of claims that is always allowed: about as many calls as come at once. */
 const LEAST_CLAIMS = 16
-/** and so many where a window is shorter than SHORT_MS. */
+/** The same least number where a window is shorter than SHORT_MS. */
 const LEAST_OF_SHORT = 4
 const SHORT_MS = 5_000
 
@@ -24,17 +27,18 @@ interface Claim {
   toldAt: number
   /** Its place in the queue, until its turn comes. */
   queuedCall: QueuedCall | undefined
-  /** From then on, what is held for the client's next call. */
+  /** From its turn on, the permit that is held for the client's next call. */
   permit: Permit | undefined
   timer: Timer | undefined
 }
 
 /**
- * Keeps the turn of calls that were refused and told when to come back. Without that, they would find the quota taken by those who
- * waited meanwhile, again and again. A claim stands in the queue of its client like a call that waits, so it takes nothing beyond
- * its client's share. When its turn comes, a permit is kept for the client's next call of the same kind. It is given back unused a
- * second after the told time, or a tenth of the window after it if that is sooner. There are claims for rolling windows only, because other
- * limits count when a call is sent; and each gateway keeps its own.
+ * Keeps the turn of calls that were refused and told when to come back. Without that, they would find the quota taken
+ * by calls that waited meanwhile, again and again. A claim stands in the queue of its client like a call that waits, so
+ * it takes nothing beyond its client's share. When its turn comes, a permit is kept for the client's next call of the
+ * same charge set. An unused permit is given back a second after the told time, or a tenth of the window after it if
+ * that is sooner. Claims exist only for rolling windows, because other limits count when a call is sent. Each gateway
+ * keeps its own claims.
  */
 export class Claims {
   readonly #clock: Clock
@@ -49,7 +53,7 @@ export class Claims {
     return this.#size === 0
   }
 
-  /** The permit that is held for a call like this. */
+  /** Takes the permit that is held for a call of this client and charge set; undefined if there is none. */
   take(client: string, chargeSet: ChargeSet): Permit | undefined {
     const claim = this.#byClient.get(client)?.find((one) => one.permit !== undefined && one.chargeSet === chargeSet)
     if (claim === undefined) return undefined
@@ -60,13 +64,16 @@ export class Claims {
     return permit
   }
 
-  /** The claim of a call that was told to come back about now, if the call that comes now is that one. */
+  /**
+   * The client's claim on this charge set whose told time has come; undefined if there is none. The call that comes now
+   * is taken for the one that was told.
+   */
   dueNow(client: string, chargeSet: ChargeSet): Claim | undefined {
     const now = this.#clock.now()
     return this.#byClient.get(client)?.find((claim) => claim.toldAt <= now && claim.chargeSet === chargeSet)
   }
 
-  /** Whether the client may have one more. Where nothing is limited, there is no turn to keep. */
+  /** Whether the client may have one more claim. Where nothing is limited, there is no turn to keep. */
   mayAdd(client: string, chargeSet: ChargeSet): boolean {
     if (chargeSet.limits.length === 0 || !chargeSet.limits.every(({ kind }) => kind === 'rolling')) return false
     const least = Math.min(...chargeSet.limits.map(({ requests }) => requests))
@@ -77,7 +84,10 @@ export class Claims {
     return this.#size < most && ofClient < Math.max(few, most / 2)
   }
 
-  /** `queuedCall` stands in the queue for the claim. `onPermit` is offered its permit, and says whether another call took it at once. */
+  /**
+   * Adds a claim, for which `queuedCall` stands in the queue. When its turn comes, `onPermit` is offered the permit. It
+   * returns whether another call took the permit at once.
+   */
   add(queuedCall: QueuedCall, waitMs: number, onPermit: (permit: Permit) => boolean): void {
     const { client, chargeSet } = queuedCall
     const toldAt = this.#clock.now() + toldMs(waitMs)
@@ -101,13 +111,13 @@ export class Claims {
     )
   }
 
-  /** The call came back, and its turn is still to come: it is told another time. */
+  /** The call came back before its turn, so it is told a new time. */
   tellAgain(claim: Claim, waitMs: number): void {
     claim.toldAt = this.#clock.now() + toldMs(waitMs)
     this.#await(claim)
   }
 
-  /** Gives back whatever is held, and leaves the queue. */
+  /** Ends all claims: gives back their permits, and takes them out of the queue. */
   clear(): void {
     for (const claim of [...this.#byClient.values()].flat()) this.#end(claim)
   }
@@ -141,7 +151,7 @@ export class Claims {
   }
 }
 
-/** In how many milliseconds a client is told to come back that has to wait so long. */
+/** After how many milliseconds a client that has to wait `waitMs` is told to come back. */
 function toldMs(waitMs: number): number {
   return retryAfterSeconds(waitMs) * 1_000
 }

@@ -10,17 +10,19 @@ import type { QueueState } from './queue-state.ts'
 const STORE_RETRY_MS = 100
 /** The shortest time between two charges while calls wait at other gateways, too. */
 const LOOK_NO_SOONER_MS = 10
-/** How soon the ledger is asked again while it works without its store, which may be back long before any quota is. */
+/**
+ * How soon the ledger is asked again while it works without its store. The store may be back long before any quota is.
+ */
 const LOOK_FOR_STORE_MS = 250
 /**
- * How many calls are charged together. To choose one looks at every client, so all of ten thousand at once would hold up the event
- * loop, and Redis after that. The last of them would also be charged long before they are sent.
+ * How many calls are charged together. Each choice looks at every client, so to choose thousands at once would hold up
+ * the event loop, and then Redis. The last of them would also be charged long before they are sent.
  */
 const MOST_TOGETHER = 256
 
 /**
- * Admits the calls that wait in one queue. It wakes when the first of them has its turn, when quota comes back early, when a call
- * leaves that held a slot, and when other gateways report.
+ * Admits the calls that wait in one queue. It wakes when the first of them has its turn, when quota comes back early,
+ * when a call that held a slot leaves, and when other gateways report.
  */
 export class Dispatcher {
   readonly #state: QueueState
@@ -46,9 +48,9 @@ export class Dispatcher {
   }
 
   /**
-   * Admits as many calls as there is quota and concurrency for, in the order of the fair scheduler. Quota that stays free for a
-   * while is given to the calls that wait here, whosever turn it is: then a gateway has died, or clients have left. `isWakeUp`: it is the time
-   * for which the wake-up was planned.
+   * Admits as many calls as there is quota and concurrency for, in the order of the fair scheduler. Quota that stays
+   * free for a while goes to the calls that wait here, even if it is the turn of others: their gateway may have died,
+   * or their clients may have left. `isWakeUp`: the planned time of the wake-up has come.
    */
   async serve(isWakeUp = false): Promise<void> {
     const { forecast, peers } = this.#state
@@ -74,7 +76,10 @@ export class Dispatcher {
     }
   }
 
-  /** Another call may be the first now. Where many leave at once, their order is found once. */
+  /**
+   * Plans to wake up shortly, because another call may be first now. When many calls leave at once, their order is
+   * computed only once.
+   */
   wakeSoon(): void {
     if (!this.#isServing) this.#wakeUp.in(this.#leastMs)
   }
@@ -88,7 +93,10 @@ export class Dispatcher {
     }
   }
 
-  /** Returns whether there may be quota for more: all chosen calls were granted, or quota came back meanwhile. */
+  /**
+   * Admits one batch of calls. Returns whether there may be quota for more: all chosen calls were granted, or quota
+   * came back meanwhile.
+   */
   async #serveOnce(): Promise<boolean> {
     const state = this.#state
     const { forecast, capacity, ledger, peers } = state
@@ -114,21 +122,21 @@ export class Dispatcher {
       const turns = Turns.of(state.clock)
       const receivers = this.#receivers(grant, granted, chosen)
       for (;;) {
-        // Calls may leave meanwhile, so it comes before the next one is chosen.
+        // Calls may leave during this pause. So it comes before the next call is chosen.
         for (let full = turns.full(); full !== undefined; full = turns.full()) await full
         const { value: queuedCall } = receivers.next()
         if (queuedCall === undefined) break
         const { because, wait, client } = queuedCall
         state.virtualService.add(client.name, scheduler.costOf(client.name))
         const permit = new Permit(this.#issuer, grant, now)
-        // From here on it is for the call that waited to give the permit back.
+        // Once `end` returns true, the admitted call has to give the permit back.
         if (queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
         state.recentlyServed.add(client.name)
       }
-      // What came back meanwhile was charged to nobody yet, and the answer may be older.
+      // Quota that came back meanwhile is not charged to anybody yet, and the ledger's answer may be older than that.
       return isAll || forecast.isMoreFree
     } finally {
-      // What nobody took goes back: calls left meanwhile, or an exception came before they were told.
+      // Grants that no call took go back: the calls left meanwhile, or an exception came before they were told.
       for (let left = granted - admitted; left > 0 && grant.chargeSet.limits.length > 0; left--) {
         ledger.refund(grant)
         ledger.leave(grant)
@@ -138,7 +146,9 @@ export class Dispatcher {
     }
   }
 
-  /** The order of all that wait now. The forecast is for calls like the first of them that waits here. */
+  /**
+   * Returns the order of all calls that wait now. Makes the forecast one for calls like the first call that waits here.
+   */
   #order(): FairScheduler {
     const { clientQueues, forecast } = this.#state
     const scheduler = this.#state.scheduler()
@@ -147,7 +157,7 @@ export class Dispatcher {
     return scheduler
   }
 
-  /** Asks when quota comes back, without a charge: it is the turn of calls at other gateways. */
+  /** Asks the ledger when quota comes back, without a charge, because it is the turn of calls at other gateways. */
   async #look(): Promise<void> {
     const { clientQueues, ledger, name } = this.#state
     const { any } = clientQueues
@@ -167,7 +177,10 @@ export class Dispatcher {
     }
   }
 
-  /** Who gets what was granted: the chosen calls, and instead of those that left meanwhile whoever is next. */
+  /**
+   * Yields the calls that get what was granted: the chosen calls that still wait. A chosen call that has left is
+   * replaced by the next in order, if that one has the same charge set.
+   */
   *#receivers({ chargeSet }: Grant, granted: number, chosen: readonly QueuedCall[]): Generator<QueuedCall, undefined> {
     let found = 0
     for (let i = 0; found < granted && i < chosen.length; i++) {
@@ -190,13 +203,19 @@ export class Dispatcher {
     return this.storeError !== undefined || this.#state.forecast.isLocal
   }
 
-  /** A millisecond at least: a timer may go off a fraction of one too early, and would then find nothing free. */
+  /**
+   * The shortest time until a wake-up. It is at least a millisecond, because a timer may go off a fraction of one too
+   * early, and would then find nothing free.
+   */
   get #leastMs(): number {
     if (this.storeError !== undefined) return STORE_RETRY_MS
     return this.#state.peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
   }
 
-  /** The gateway has a bug. Without this, the calls that wait would hear of it only when their time is up. */
+  /**
+   * Fails all calls that wait, because the gateway has a bug. Otherwise they would hear of it only when their time is
+   * up.
+   */
   #failAll(error: unknown): void {
     void this.#state.clientQueues.endAll((queuedCall) => queuedCall.fail(error))
   }
@@ -205,12 +224,13 @@ export class Dispatcher {
     const state = this.#state
     const { capacity, peers, forecast } = state
     if (state.waiting === 0 || this.#isServing) return
-    // No timer tells when a slot for a call in flight comes free. The call that leaves it does.
+    // No timer can tell when a call in flight ends. The call itself tells, when it leaves its slot.
     if (capacity.free <= 0) {
       peers.blocked()
       return capacity.onRelease(this.#onRelease)
     }
-    // What came back while nobody could ask for it is asked for now. `free` forgets it, so this is no busy loop.
+    // Quota that came back while nobody could ask for it is asked for now. This is no busy loop, because `free` resets
+    // `isMoreFree`.
     const turnMs = forecast.isMoreFree ? 0 : forecast.turnMs(this.#order().firstPosition)
     this.#wakeUp.in(Math.max(this.#leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
   }

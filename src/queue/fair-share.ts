@@ -51,7 +51,7 @@ export function callsAhead(flows: readonly Flow[], costs: readonly number[], i: 
     if (j === i) continue
     const { virtualService, calls } = flows[j]!
     const earlier = (start - virtualService) / costs[j]!
-    // Of two that start at the same time, the one that stands first.
+    // Of two flows that start at the same time, the first in the list is served first.
     const count = j < i ? Math.floor(earlier + SAME) + 1 : Math.ceil(earlier - SAME)
     ahead += Math.min(calls, Math.max(0, count))
   }
@@ -74,13 +74,16 @@ export function* servingOrder(flows: readonly Flow[], costs: readonly number[], 
   }
 }
 
-/** So many clients are remembered without a look at whether they have to be. */
+/** Up to this many clients are remembered without a check whether they have to be. */
 const FEW = 100
 
 /** The virtual service of each client while anybody waits for the same quota: what its calls that were served have cost. */
 export class VirtualService {
   #costs: Map<string, number>
-  /** The clients are looked through when there are twice as many as have to be remembered, so that this costs little for each. */
+  /**
+   * With this many clients, those that need not be remembered are dropped. It is twice what was left the last time, so
+   * that the check costs little for each client.
+   */
   #most = FEW
 
   constructor(costs?: ReadonlyMap<string, number>) {
@@ -96,8 +99,8 @@ export class VirtualService {
   }
 
   /**
-   * A client that comes anew begins where the others are, at `least`: it can't make up for what it did not want earlier. So a client
-   * that does not wait, and has had no more than that, need not be remembered.
+   * A client that comes anew begins where the others are, at `least`: it can't make up for what it did not want
+   * earlier. So a client need not be remembered if it does not wait and has had no more than `least`.
    */
   begin(client: string, least: number, isWaiting: (client: string) => boolean): void {
     this.#costs.set(client, Math.max(this.#costs.get(client) ?? 0, least))

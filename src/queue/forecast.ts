@@ -6,12 +6,13 @@ import type { Limit } from '../ledger/limit.ts'
 import type { Schedule } from '../ledger/schedule.ts'
 
 /**
- * If quota has been free for so long, nobody else is taken to want it. Gateways give back their leases in less time, and whoever has
- * its turn may be waiting for that. Each time that it proves true, the time becomes shorter.
+ * Quota that has been free for this long is taken to be wanted by nobody else. Gateways give back their leases in less
+ * time, and a call that has its turn may wait for that. Each time that the assumption proves true, the time is halved,
+ * down to LEAST_UNCLAIMED_MS.
  */
 const UNCLAIMED_MS = 400
 const LEAST_UNCLAIMED_MS = 50
-/** A wait for what calls give back that are not even admitted yet may become longer by this part of it. */
+/** A wait that depends on calls that are not admitted yet may become longer by this part of it. */
 const UNCERTAIN = 0.03
 /** The weight of the latest latency in the mean. */
 const LATEST = 1 / 32
@@ -19,7 +20,7 @@ const LATEST = 1 / 32
 /** What an admission queue knows of its quota: how much is free, and when more comes back. */
 export class AvailabilityForecast {
   readonly #clock: Clock
-  /** When quota comes back, as last known; where that is not known, how much was left. */
+  /** When quota comes back, as last known. While that is not known, `#left` says for how many calls quota was left. */
   #schedule: Schedule | undefined
   #left = 1
   /** The charge set of the calls that the schedule is for. */
@@ -35,7 +36,7 @@ export class AvailabilityForecast {
     | undefined
   /** Quota may have come back that the schedule does not know of. `free` counts it once. */
   isMoreFree = false
-  /** From dispatch to response headers, on average. */
+  /** Milliseconds from the admission of a call to its response headers, as a moving mean. */
   #latencyMs = 0
   /** How many calls may ask for what nobody else seems to want. It doubles each time that this proves true. */
   #unclaimed = 1
@@ -62,7 +63,10 @@ export class AvailabilityForecast {
     this.#left = leftIn(grant)
   }
 
-  /** The first call that waits is of this charge set. The ledger may have been asked last for one that needs more, or less. */
+  /**
+   * Sets the charge set of the first call that waits. The last answer of the ledger may be for one that needs more, or
+   * less.
+   */
   startWith(chargeSet: ChargeSet): void {
     if (chargeSet === this.#chargeSet) return
     this.#schedule = this.#schedule?.of(chargeSet)
@@ -70,12 +74,12 @@ export class AvailabilityForecast {
     this.#left = 1
   }
 
-  /** Other gateways were granted so many calls since. */
+  /** Notes that other gateways were granted this many more calls. */
   others(granted: number): void {
     if (granted > 0) this.#schedule = this.#schedule?.without(granted, this.#clock.now())
   }
 
-  /** Of a call that was sent at `since` the response headers are here. */
+  /** The response headers of a call that was admitted at `since` are here. */
   committed(since: number): void {
     this.#latencyMs += (this.#clock.now() - since - this.#latencyMs) * LATEST
   }
@@ -85,7 +89,7 @@ export class AvailabilityForecast {
     this.isMoreFree = true
   }
 
-  /** How many calls can be admitted now. */
+  /** How many calls can be admitted now. If `isMoreFree` is set, resets it, and returns at least 1. */
   free(): number {
     const free = this.#schedule?.freeAt(this.#clock.now()) ?? Math.max(1, this.#left)
     if (!this.isMoreFree) return free
@@ -93,12 +97,15 @@ export class AvailabilityForecast {
     return Math.max(1, free)
   }
 
-  /** Milliseconds until so many calls can have been admitted, of which the last may be of another charge set than the first. */
+  /**
+   * Milliseconds until `calls` calls can have been admitted. `last` is the charge set of the last of them, which may
+   * differ from that of the first.
+   */
   waitMs(calls: number, now = this.#clock.now(), last = this.#chargeSet): number {
     return this.#scheduleTo(last)?.waitMs(calls, now, this.#latencyMs) ?? 0
   }
 
-  /** What decides when so many calls can have been admitted; undefined if it is not known when more comes back. */
+  /** What decides when `calls` calls can have been admitted; undefined if it is not known when more comes back. */
   heldBy(calls: number, last: ChargeSet): Limit | 'pause' | undefined {
     return this.#scheduleTo(last)?.heldBy(calls, this.#clock.now(), this.#latencyMs)
   }
@@ -107,15 +114,19 @@ export class AvailabilityForecast {
     return last === undefined || last === this.#chargeSet ? this.#schedule : this.#schedule?.endingWith(last)
   }
 
-  /** Whether a call would have its turn too late. If the wait is uncertain, a turn at the very end of its time is too late, too. */
+  /**
+   * Whether a call would have its turn too late. If the wait is uncertain, a turn at the very end of `maxWaitMs` is too
+   * late, too.
+   */
   isLate(waitMs: number, calls: number, maxWaitMs: number, chargeSet: ChargeSet): boolean {
     const isCertain = this.#scheduleTo(chargeSet)?.isWithinWindow(calls) ?? true
     return waitMs * (isCertain ? 1 : 1 + UNCERTAIN) > maxWaitMs
   }
 
   /**
-   * Milliseconds until it is worth asking for the call at this position in the order of all: until its turn, or until the others
-   * would have taken theirs. It assumes that calls in flight end now: asking too soon is better than leaving quota unused.
+   * Milliseconds until it is worth asking for the call at this position in the order of all. That is its turn, or, if
+   * sooner, the time when those before it would have taken theirs. Calls in flight are assumed to end now, because
+   * asking too soon is better than leaving quota unused.
    */
   turnMs(position: number): number {
     if (this.#schedule === undefined) return 0
@@ -124,7 +135,10 @@ export class AvailabilityForecast {
     return position === 1 ? firstMs : Math.min(this.#schedule.waitMs(position, now), firstMs + this.#unclaimedMs)
   }
 
-  /** How many calls can be admitted although it is the turn of others, because these have left quota free for long. */
+  /**
+   * How many calls can be admitted here although it is the turn of others, because the others have left quota free for
+   * long.
+   */
   get unclaimed(): number {
     return Math.min(this.#unclaimed, this.#schedule?.freeSince(this.#clock.now() - this.#unclaimedMs) ?? 0)
   }
@@ -135,7 +149,10 @@ export class AvailabilityForecast {
     return this.#schedule?.freeSince(since) === 0 && this.#schedule.waitMs(1, since) === 0
   }
 
-  /** A charge was granted wholly, or not. `isTurnOfOthers`: it asked for more than had its turn. */
+  /**
+   * Learns from the answer to a charge. `isAll`: all of its calls were granted. `isTurnOfOthers`: some of them took a
+   * turn of calls at other gateways.
+   */
   wasGranted(isAll: boolean, isTurnOfOthers: boolean): void {
     if (!isAll) this.#unclaimed = 1
     else if (isTurnOfOthers) this.#unclaimed *= 2
@@ -146,8 +163,9 @@ export class AvailabilityForecast {
   }
 
   /**
-   * Usage of the charge set's limits, as far as it is known without asking again: until its oldest charge leaves, the usage of a limit
-   * does not fall. Nothing of a limit that is used up comes back for a call before its turn, in `turnMs`.
+   * Usage of the charge set's limits, as far as it is known without asking the ledger again. A limit whose oldest
+   * charge has left since then is missing, because its usage may have fallen. A limit that is used up gives nothing
+   * back before the turn of the call, which is in `turnMs` milliseconds.
    */
   usageOf(chargeSet: ChargeSet, turnMs = 0): readonly LimitUsage[] {
     if (this.#told?.chargeSet !== chargeSet) return []
@@ -170,7 +188,10 @@ function leftIn({ chargeSet, usage }: Grant): number {
   return left
 }
 
-/** Who comes while a call waits depends on how long it waits, and the other way round. So both are computed so often. */
+/**
+ * Which calls go first depends on how long a call waits, and its wait depends on which calls go first. So both are
+ * computed this many times.
+ */
 const ROUNDS = 3
 
 export interface Eta {
@@ -182,7 +203,10 @@ export interface Eta {
   readonly isBecauseOfOthers: boolean
 }
 
-/** Estimates when a call that comes now has its turn, by those that wait and those that will come and go first. */
+/**
+ * Estimates when a call that comes now has its turn, from the calls that wait and those that will come later but go
+ * first.
+ */
 export function estimateEta(
   scheduler: FairScheduler,
   forecast: AvailabilityForecast,

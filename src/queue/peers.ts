@@ -5,7 +5,7 @@ import { type Grant, type Ledger, REPORT_TERM_MS } from '../ledger/ledger.ts'
 /** How often other gateways are told who waits here, at least. They would forget it after REPORT_TERM_MS. */
 const REPORT_EVERY_MS = 1_000
 const EXCHANGE_NO_SOONER_MS = 100
-/** The same, if others would wait for turns that nobody here can take. */
+/** The least time between two exchanges if others would otherwise wait for turns that nobody here can take. */
 const BLOCKED_NO_SOONER_MS = 25
 /** If the number of waiting calls changes by more than this part, that is told as soon as possible. */
 const WORTH_TELLING = 0.02
@@ -18,8 +18,8 @@ interface PeersOptions {
   /** Who waits here. */
   demands(): Demand[]
   /**
-   * Called after each exchange with what was heard, or undefined if nothing could be; and with how many calls the others were
-   * granted since a charge or an exchange told that last.
+   * Called after each exchange. `peerDemand` is what was heard; undefined if nothing could be heard. `granted` is how
+   * many calls the others were granted since a charge or an exchange last told that.
    */
   onHeard(peerDemand: PeerDemand | undefined, granted: number): void
 }
@@ -30,9 +30,12 @@ export class Peers {
   readonly #clock: Clock
   readonly #options: PeersOptions
   #heard: PeerDemand | undefined
-  /** What they had been told of this one by then. */
+  /** What the others had been told of this gateway at the last exchange. */
   told: readonly Demand[] = []
-  /** How many calls that had waited all gateways were granted, as far as it is known; undefined if a charge did not tell. */
+  /**
+   * How many calls that had waited were granted at all gateways together, as last known; undefined if a charge did not
+   * tell.
+   */
   #turns: number | undefined
   /** Of these, those that were granted here since the demand exchange was read. */
   #own = 0
@@ -49,8 +52,8 @@ export class Peers {
   }
 
   /**
-   * What was last heard, for as long as it holds. While nobody waits here, nothing is heard: a call that comes then must not be refused
-   * for calls that waited elsewhere long ago.
+   * What was last heard, until it is REPORT_TERM_MS old. While nobody waits here, no exchange is planned, so it becomes
+   * old: a call that comes then must not be refused for calls that waited elsewhere long ago.
    */
   get peerDemand(): PeerDemand | undefined {
     const isOld = this.#heard !== undefined && this.#clock.now() - this.#heard.at >= REPORT_TERM_MS
@@ -68,7 +71,7 @@ export class Peers {
     return this.haveWaiting && this.#clock.now() - this.#heard!.at < REPORT_EVERY_MS
   }
 
-  /** So many calls they were granted since the demand exchange was read. */
+  /** How many calls the others were granted since the demand exchange was read. */
   get admitted(): number {
     const { peerDemand } = this
     if (peerDemand === undefined || this.#turns === undefined) return 0
@@ -80,7 +83,7 @@ export class Peers {
     this.#own += granted
   }
 
-  /** So many calls wait here now. The others need to know that, but small changes make no difference to them. */
+  /** Notes how many calls wait here now. The others are told soon, unless the change makes no difference to them. */
   waitingHere(waiting: number): void {
     this.#waiting = waiting
     if (this.#ledger.exchange === undefined || this.#isTelling) return

@@ -1,10 +1,10 @@
 import type { ChargeSet, Grant, Ledger, UpstreamFeedback, LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 
-/** Who gives permits, and is told what becomes of them. */
+/** Gives permits, and is told what becomes of them. */
 export interface Issuer {
   readonly ledger: Ledger
-  /** The response headers of a call are here that was admitted at `since`. */
+  /** The response headers of a call that was admitted at `since` are here. */
   committed(since: number): void
   /** The charge of a call was taken back. */
   refunded(): void
@@ -15,9 +15,10 @@ export interface Issuer {
 const NOTHING: readonly number[] = []
 
 /**
- * Leave to send one call, which is charged and counts as in flight. Whoever has the permit declares it with `using`: at the end of
- * the scope, also after an exception, both are given back. What is known sooner is told sooner, by one of `commit`, `abandon` and
- * `refund`, by `settle`, and by `leave`. A second telling is ignored.
+ * Leave to send one call, which is charged and counts as in flight. Declare the permit with `using`: at the end of the
+ * scope, even after an exception, it ends the charge (`giveUp`) and the time in flight (`leave`). If it is known sooner
+ * how the call ended, one of `commit`, `abandon` and `refund` says so. `settle` and `leave` do the same for the cost
+ * and the slot. A second telling is ignored.
  */
 export class Permit implements Disposable {
   readonly #issuer: Issuer
@@ -46,7 +47,10 @@ export class Permit implements Disposable {
     return this.#grant.chargeSet.isSettled
   }
 
-  /** The limits of `commit` with what the call was charged to them, and those of `settle`. */
+  /**
+   * The limits whose cost `commit` tells, with what the call was charged there. `atEnd` has those whose cost `settle`
+   * tells.
+   */
   get atHead(): ChargeSet {
     return this.#grant.part
   }
@@ -59,7 +63,9 @@ export class Permit implements Disposable {
     return this.#grant.chargeSet
   }
 
-  /** What the call costs each limit of its charge set, as far as that is known: as it was charged, where it is not. */
+  /**
+   * Units that the call costs each limit of its charge set. Where the cost is not known yet, they are what was charged.
+   */
   get spent(): number[] {
     let [head, end] = [0, 0]
     return this.limits.map(({ settles }) => (settles === 'at-end' ? this.#end[end++]! : this.#head[head++]!))
@@ -80,7 +86,7 @@ export class Permit implements Disposable {
     return this.#grant.isLocal
   }
 
-  /** The permit was kept for a call that came only now. */
+  /** Counts the time of the call from `now`, because the permit was kept for a call that came only now. */
   startAt(now: number): void {
     this.#since = now
   }
@@ -90,7 +96,10 @@ export class Permit implements Disposable {
     this.#isSent = true
   }
 
-  /** Its response headers are here: the upstream can't count it later than now. `units`: what it costs the limits of `atHead`. */
+  /**
+   * The response headers of the call are here: the upstream can't count it later than now. `units`: what it costs the
+   * limits of `atHead`.
+   */
   commit(units?: readonly number[]): void {
     if (!this.#takeCharge()) return
     this.#head = units ?? this.#head
@@ -99,7 +108,7 @@ export class Permit implements Disposable {
     this.#giveBack(this.#grant, units)
   }
 
-  /** It is over, and has cost the limits of `atEnd` so many units. Without this they keep what was reserved. */
+  /** The call is over, and has cost the limits of `atEnd` these units. Without `settle` they keep what was reserved. */
   settle(units: readonly number[]): void {
     const { rest } = this.#grant
     if (rest === undefined || !this.#takeReservation()) return
@@ -108,12 +117,15 @@ export class Permit implements Disposable {
     this.#giveBack(rest, units)
   }
 
-  /** Calls that wait may have at once what this one left. */
+  /**
+   * Tells the issuer if the call cost less than it was charged, because calls that wait may have the difference at
+   * once.
+   */
   #giveBack({ part }: Grant, units: readonly number[] | undefined): void {
     if (units?.some((spent, i) => spent < part.units[i]!) === true) this.#issuer.refunded()
   }
 
-  /** It was given up after it was sent: the upstream may count it a little later than now. */
+  /** The call was given up after it was sent: the upstream may count it a little later than now. */
   abandon(): void {
     const { ledger } = this.#issuer
     if (this.#takeCharge()) {
@@ -122,7 +134,7 @@ export class Permit implements Disposable {
     } else if (this.#takeReservation()) ledger.abandon(this.#grant.rest!)
   }
 
-  /** No byte of it was sent. */
+  /** No byte of the call was sent, so its charge is taken back. */
   refund(): void {
     if (!this.#takeCharge()) return
     this.#isReserved = false
@@ -137,7 +149,7 @@ export class Permit implements Disposable {
     this.#issuer.ledger.applyFeedback(this.#grant, feedback)
   }
 
-  /** It is not in flight any more. */
+  /** The call is not in flight any more. */
   leave(): void {
     if (!this.#isInFlight) return
     this.#isInFlight = false
@@ -148,7 +160,7 @@ export class Permit implements Disposable {
     }
   }
 
-  /** It ended without a response, as far as is known: `abandon`, or `refund` where no byte was sent. */
+  /** The call ended without a response, as far as is known: `abandon`, or `refund` where no byte was sent. */
   giveUp(): void {
     if (this.#isSent) this.abandon()
     else this.refund()

@@ -6,12 +6,12 @@ import type { ChargeSet } from '../ledger/ledger.ts'
 
 interface Taken {
   readonly because: Shortage
-  /** Undefined of a claim. */
+  /** Undefined for a claim. */
   readonly wait?: WaitRecord
   readonly arrivedAt: number
-  /** Called once, before whoever waits is told. */
+  /** Called once when the wait ends, before `ended` settles. */
   readonly onEnd: (queuedCall: QueuedCall) => void
-  /** There is no call that waits, but one that was told to come back. */
+  /** It stands for a call that was refused and told to come back, so no call waits. */
   readonly isClaim?: boolean
 }
 
@@ -28,7 +28,7 @@ export class QueuedCall {
   behind: QueuedCall | undefined
   /** Ends the wait when its time is up. */
   deadline: Timer | undefined
-  /** Ends it when its client has gone. */
+  /** Ends the wait when the client has gone. */
   cancellation: Subscription | undefined
   isWaiting = true
   readonly ended: Promise<Admission>
@@ -51,7 +51,10 @@ export class QueuedCall {
     this.#reject = reject
   }
 
-  /** Ends the wait. Returns whether whoever waits is told so: where a mistake of the gateway prevents that, it is told of the mistake. */
+  /**
+   * Ends the wait with `admission`, and returns true. If an error prevents that, `ended` rejects with the error, and it
+   * returns false.
+   */
   end(admission: Admission): boolean {
     try {
       this.#leave()
@@ -67,7 +70,7 @@ export class QueuedCall {
     try {
       this.#leave()
     } catch {
-      // It is told of the first.
+      // The call is told of the first error.
     }
     this.#reject(error)
   }

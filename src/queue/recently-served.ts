@@ -1,7 +1,10 @@
-/** Who had their turns while a call waited. */
+/** Whose calls were served while a call waited. */
 export interface ServedBefore {
   readonly calls: number
-  /** How many of the last of them, at most `REMEMBERED`, were of which client: the most first, at most `NAMED` clients. */
+  /**
+   * How many of the last calls, at most `REMEMBERED`, were of which client. Clients with the most calls come first, at
+   * most `NAMED`.
+   */
   readonly byClient: readonly (readonly [client: string, calls: number])[]
 }
 
@@ -14,14 +17,14 @@ export class RecentlyServed {
   readonly #clients: string[] = []
   /** How many calls were served so far. */
   count = 0
-  /** What was found last: thousands of calls may leave between two that are served. */
+  /** The latest result. It is kept because thousands of calls may leave between two that are served. */
   #latest: { readonly at: number; readonly looked: number; readonly byClient: ServedBefore['byClient'] } | undefined
 
   add(client: string): void {
     this.#clients[this.count++ % REMEMBERED] = client
   }
 
-  /** Since there were `count`. */
+  /** What was served since `this.count` was `count`. */
   since(count: number): ServedBefore {
     const calls = this.count - count
     const looked = Math.min(calls, REMEMBERED)

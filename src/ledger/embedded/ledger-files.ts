@@ -7,7 +7,7 @@ import { makeFolder } from '../../files/owner.ts'
 import { replaceFile } from '../../files/replace-file.ts'
 
 const VERSION = 2
-/** More than any limit allows, one of money in billionths included. */
+/** The maximum is more than any limit allows, even one of money in billionths. */
 const Units = Type.Number({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Milliseconds = Type.Number({ minimum: 0, maximum: 1e13 })
 
@@ -28,7 +28,7 @@ const FileSchema = Type.Object({
   home: Type.String(),
   limits: Type.Record(Type.String(), LimitSchema),
 })
-/** No release takes it for the file of a partition: it is no `.json`. */
+/** The name does not end in `.json`, so no release takes it for the file of a partition. */
 const USED_UP = 'used-up'
 const UsedUpSchema = Type.Object({ version: Type.Literal(VERSION), at: StampSchema })
 /** The format before there were versions: buckets are numbered from 1970, by the wall clock of whoever wrote the file. */
@@ -51,20 +51,22 @@ const UNUSED =
 export type Stamp = Static<typeof StampSchema>
 
 /**
- * What is kept of one limit of a partition. `at`: when it was stored; if that is not known, it may have been just now. `charges`:
- * units that were charged at the latest so long before; a negative time is after it, for calls in flight. `windows`: the same of a
- * calendar limit, by its windows. `uncertain`: units that may have been charged after that, 0 after an orderly stop.
+ * What is kept of one limit of a partition. `at`: when it was stored; without it, that may have been just now.
+ * `charges`: units, and at least how long before `at` they were charged; a negative time is after `at`, for calls in
+ * flight. `windows`: only of a calendar limit, the units in each of its windows. `uncertain`: units that may have been
+ * charged after `at`; 0 after an orderly stop.
  */
 export type StoredLimit = Static<typeof LimitSchema>
 
 export type StoredPartition = Readonly<Record<string, StoredLimit>>
 
 /**
- * The folder of the embedded ledger: one JSON file for each partition, replaced as a whole, so that a crash in the middle of a write
- * leaves the file before it. Nothing is synced to disk: this survives the death of the process, not of the machine.
+ * The folder of the embedded ledger: one JSON file for each partition. A file is replaced as a whole, so a crash in the
+ * middle of a write leaves the old one. Nothing is synced to disk: this survives the death of the process, not of the
+ * machine.
  *
- * When a file can't be written (the disk is full), `markBehind` renames the folder, for which no room is needed. So the next
- * process that starts knows that more was charged than the files say, and takes every quota for used up.
+ * When a file can't be written (the disk is full), `markBehind` renames the folder, for which no room is needed. So the
+ * next process that starts knows that more was charged than the files say, and takes every quota for used up.
  */
 export class LedgerFiles {
   readonly #files: string
@@ -103,8 +105,8 @@ export class LedgerFiles {
   }
 
   /**
-   * Everything stored, by partition. What can't be read as ours is an error that says what to do: to ignore it would grant its
-   * quota anew. The folder is free again then.
+   * Returns everything stored, by partition. If a file can't be read as one of the gateway's, unlocks the folder and
+   * throws an error that says what to do: to ignore the file would grant its quota anew.
    */
   load(): Map<string, StoredPartition> {
     const partitions = new Map<string, StoredPartition>()
@@ -121,7 +123,9 @@ export class LedgerFiles {
     return partitions
   }
 
-  /** When what no file tells of was last taken for used up; undefined if it never was. Throws as `load` does. */
+  /**
+   * When limits that no file mentions were last taken for used up; undefined if they never were. Throws as `load` does.
+   */
   loadUsedUp(): Stamp | undefined {
     const path = join(this.#folder, USED_UP)
     try {
@@ -136,12 +140,14 @@ export class LedgerFiles {
     }
   }
 
-  /** Notes that at that time all was taken for used up of which no file tells. Throws where it can't be written. */
+  /**
+   * Notes that every limit that no file mentions was taken for used up at that time. Throws if that can't be written.
+   */
   saveUsedUp(at: Stamp): void {
     replaceFile(join(this.#folder, USED_UP), JSON.stringify({ version: VERSION, at }))
   }
 
-  /** Throws where it can't be written, and leaves the file before it then. */
+  /** Replaces the file of a partition. If it can't be written, throws and leaves the old file. */
   save(partition: string, limits: StoredPartition): void {
     const text = JSON.stringify({ version: VERSION, home: partition, limits })
     replaceFile(join(this.#folder, `${encodeURIComponent(partition)}.json`), text)
@@ -154,7 +160,7 @@ export class LedgerFiles {
     this.isBehind = true
   }
 
-  /** The files say again what is charged. */
+  /** Notes that the files say again what is charged. Throws if that can't be done. */
   unmark(): void {
     if (!this.isBehind) return
     renameSync(this.#marked, this.#files)
@@ -179,7 +185,9 @@ function readPartition(path: string, name: string): { home: string; limits: Stor
   return read
 }
 
-/** The file is whole, so nobody should look for what damaged it. */
+/**
+ * Throws if the file is of another release. It is whole then, so the error must not send anybody to look for damage.
+ */
 function checkVersion(path: string, found: unknown): void {
   if (typeof found !== 'object' || found === null || !('version' in found) || found.version === VERSION) return
   throw new Error(
@@ -188,7 +196,7 @@ function checkVersion(path: string, found: unknown): void {
   )
 }
 
-/** `missing` is what a file holds that is not there; without it, that is an error. */
+/** Returns `missing` if the file does not exist. Without `missing`, throws then. */
 function readJson(path: string, ...missing: unknown[]): unknown {
   try {
     return JSON.parse(readFileSync(path, 'utf8'))
@@ -198,7 +206,7 @@ function readJson(path: string, ...missing: unknown[]): unknown {
   }
 }
 
-/** When its charges were made is not known for sure: perhaps just now. */
+/** Reads the first format. It does not say for sure when charges were made, so they count as made just now. */
 function upgraded({ home, limits }: Static<typeof FirstSchema>): { home: string; limits: StoredPartition } {
   const all: Record<string, StoredLimit> = {}
   for (const [id, { windowMs, charges, uncertain }] of Object.entries(limits)) {

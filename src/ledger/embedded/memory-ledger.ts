@@ -26,14 +26,20 @@ import { ALL, Tally, WALL_STEP_MS } from './tally.ts'
 
 /** The share of a limit that may be charged before the partition's file is written again. */
 const RESERVE = 0.05
-/** The same of a window so long that a crash should not cost that much. It is written a thousand times in a window at most. */
+/**
+ * The same share for a window longer than LONG_WINDOW_MS, where a crash should not cost that much. It is used up a
+ * thousand times in a window at most.
+ */
 const RESERVE_OF_LONG = 0.001
 const LONG_WINDOW_MS = 3_600_000
-/** A window so short that a restart takes as long: all of it may be charged between two writes. */
+/** A window this short lasts no longer than a restart. So all of its limit may be charged between two writes. */
 const SHORT_WINDOW_MS = 5_000
 /** How often to try again to write what could not be written. */
 const RETRY_MS = 1_000
-/** So long the files may lack what calls gave back. Then it is written, though no call comes any more, or a crash would keep it for a window. */
+/**
+ * How long the files may lack what calls gave back. Then it is written even if no call comes any more, because after a
+ * crash it would count as charged for a window.
+ */
 const GIVEN_BACK_MS = 5_000
 /** How many files are written in one turn of the event loop: a few milliseconds. */
 const MOST_SAVED_IN_A_TURN = 16
@@ -46,20 +52,22 @@ export interface MemoryLedgerOptions {
 }
 
 /**
- * The ledger of a single gateway process. With `files` a restart does not hand out a second quota, not even one after
+ * The ledger of a single gateway process. With `files` a restart does not hand out a second quota, not even after
  * `kill -9`: what may be charged before the next write is in the file beforehand, and counts as charged after a crash.
  *
- * However the wall clock is set, while it runs or between two runs, no charge is taken to be older than it can be, because a clock
- * that nobody sets tells its age. If both runs know no such clock (the machine was started anew, or it is not Linux), the age is by the
- * wall clock, less WALL_ERROR_MS. So a charge may count that much longer, and the guarantee holds if the wall clock was set forward
- * by no more than that meanwhile. Only calendar windows go by the wall clock, and are counted anew when it is set.
+ * No charge is taken to be older than it can be, even if the wall clock is set, while the process runs or between two
+ * runs: a clock that nobody sets tells the age. Two runs can't compare that clock if the machine was started anew, or
+ * if it is not Linux. Then the age is by the wall clock, less WALL_ERROR_MS. So a charge may count that much longer,
+ * and the guarantee holds if the wall clock was set forward by no more than that meanwhile. Only calendar windows go by
+ * the wall clock, and are counted anew when it is set.
  *
- * While charges can't be written (the disk is full), they are counted in memory, and nothing is refused because of it. The folder is
- * marked: if the process dies meanwhile, the next one takes every limit for used up. With `onOutage: closed`, or if the folder can't
- * be marked either, calls that need a quota are refused. With `open` they never are, and a crash may then grant quotas anew. Writing
- * is tried again every second.
+ * While charges can't be written (the disk is full), they are counted in memory, and nothing is refused because of it.
+ * The folder is marked: if the process dies meanwhile, the next one takes every limit for used up. With
+ * `onOutage: closed`, or if the folder can't be marked either, calls that need a quota are refused. With `open` they never are,
+ * and a crash may then grant quotas anew. Writing is tried again every second.
  *
- * The file is longer than others, because what is counted and what is written share every tally: whoever changes one sees the other.
+ * The file is longer than others, because what is counted and what is written share every tally: whoever changes one
+ * sees the other.
  */
 export class MemoryLedger implements Ledger {
   /** There are no other gateways. */
@@ -72,7 +80,7 @@ export class MemoryLedger implements Ledger {
   readonly #loadedAt: number
   /** The files that were found lack charges: every limit may be used up. */
   readonly #wasBehind: boolean
-  /** When an earlier process took all of which no file tells for used up. */
+  /** When an earlier process took every limit that no file mentions for used up; undefined if none did. */
   readonly #usedUpAt: Stamp | undefined
   readonly #inFlight: InFlight
   /** The partitions whose calls in flight were renewed since they were written. */
@@ -82,7 +90,7 @@ export class MemoryLedger implements Ledger {
   #givenBackTimer: Timer | undefined
   #isClosed = false
   readonly #pauses = new Pauses()
-  /** By how much the wall clock is ahead of the other one, as far as windows of the calendar know. */
+  /** By how much the wall clock is ahead of `clock.now()`, as last applied to calendar windows. */
   #wallAheadMs: number
   #hasCalendar = false
   /** Why charges can't be written. */
@@ -101,7 +109,7 @@ export class MemoryLedger implements Ledger {
     this.#inFlight = new InFlight({
       clock,
       renew: (grant) => this.#renew(grant),
-      // So that calls in flight count after a crash, too, until they can't arrive any more.
+      // The files are written so that calls in flight count after a crash, too, until they can't arrive any more.
       onRenewed: () => void this.#saveEach(this.#renewed),
     })
     if (this.#wasBehind) {
@@ -173,7 +181,10 @@ export class MemoryLedger implements Ledger {
     this.#inFlight.update(grant)
   }
 
-  /** What calls have cost more than was reserved for them must be in the file, too, or a crash would forget it. */
+  /**
+   * Writes the file if calls have cost more than they were charged, and the reserve does not cover it. Otherwise a
+   * crash would forget it.
+   */
   #keepDebts(part: ChargeSet, spent: readonly number[]): void {
     if (this.#files === undefined || this.#problem !== undefined) return
     let isCovered = true
@@ -216,8 +227,8 @@ export class MemoryLedger implements Ledger {
   }
 
   /**
-   * What can't be written stays marked, and the folder is free in any case. Rejects where it can't even be marked: the next
-   * process would grant the same quota again.
+   * Writes all charges, and unlocks the folder in any case. If they can't be written, the folder is marked. Rejects
+   * if it can't be marked either, because the next process would then grant the same quota again.
    */
   async close(): Promise<void> {
     this.#isClosed = true
@@ -260,9 +271,12 @@ export class MemoryLedger implements Ledger {
     this.#renewed.add(grant.chargeSet.partition)
   }
 
-  /** Many calls give back something. So their partition is not written for each of them. */
+  /**
+   * Plans to write a partition within GIVEN_BACK_MS. Many calls give back something, so it is not written for each of
+   * them.
+   */
   #saveSoon({ partition }: ChargeSet): void {
-    // Once it is closed, the folder may be another process's.
+    // Once the ledger is closed, the folder may be another process's.
     if (this.#files === undefined || this.#isClosed) return
     this.#givenBack.add(partition)
     this.#givenBackTimer ??= this.#clock.schedule(GIVEN_BACK_MS, () => {
@@ -272,9 +286,10 @@ export class MemoryLedger implements Ledger {
   }
 
   #saveEach(partitions: Set<string>): Promise<void> {
-    // Of a copy: what is added meanwhile would be written in the same pass, which then might never end.
+    // This goes over a copy. Otherwise a partition that is added meanwhile would be written in the same pass, which
+    // might never end.
     return forEachInTurns([...partitions], MOST_SAVED_IN_A_TURN, this.#clock, (partition) => {
-      // Meanwhile all may have been saved, and the folder be another process's.
+      // `close` saves all and empties the set. After that the folder may be another process's.
       if (partitions.delete(partition) && this.#problem === undefined) this.#trySave(partition, this.#now())
     })
   }
@@ -309,9 +324,10 @@ export class MemoryLedger implements Ledger {
   }
 
   /**
-   * What is known of a limit of which no file tells, if an earlier process took it for used up: the process wrote of what it used only.
-   * A limit that was made since is taken for used up, too. A list of those that were there would not do: limits that are counted apart,
-   * such as by client, are known from their first call on, and would be granted twice.
+   * What to restore of a limit that no file mentions, if an earlier process took all such limits for used up. That
+   * process wrote only the limits that it used. A limit that was made since is taken for used up, too. A list of the
+   * limits that existed then would not do: limits that are counted apart, such as by client, are known from their first
+   * call on, and would be granted twice.
    */
   #usedUp({ requests, windowMs }: Limit): StoredLimit | undefined {
     if (this.#usedUpAt === undefined || this.#wasBehind) return undefined
@@ -326,7 +342,8 @@ export class MemoryLedger implements Ledger {
     let isCovered = true
     for (let i = 0; i < tallies.length; i++) isCovered &&= tallies[i]!.reserved >= calls * units[i]!
     if (!isCovered) {
-      // The file has all limits of the partition. If each was written for itself, thousands of clients would write it for every call.
+      // One file has all limits of the partition, so their reserves are renewed together. Otherwise, with thousands of
+      // clients, every call would write the file.
       for (const tally of this.#tableOf(chargeSet).all) {
         const share = shareOf(tally.limit)
         if (tally.lastCharge <= share) tally.reserved = share
@@ -355,7 +372,8 @@ export class MemoryLedger implements Ledger {
     try {
       this.#files?.markBehind()
     } catch {
-      // Then calls are refused, as the policy wants it: what was written last says all that was charged.
+      // If the folder can't be marked, calls are refused, unless `onOutage` is `open`. So the files still say all that
+      // was charged.
     }
     this.#retryTimer?.cancel()
     this.#retryTimer = this.#clock.schedule(RETRY_MS, () => this.#retry())
@@ -374,7 +392,7 @@ export class MemoryLedger implements Ledger {
     this.#options.onChange?.(undefined)
   }
 
-  /** Throws where not all of it can be written. */
+  /** Writes all partitions, then removes the mark. Throws if one of them can't be written. */
   #saveAll(files: LedgerFiles): void {
     const now = this.#now()
     this.#renewed.clear()
@@ -382,7 +400,7 @@ export class MemoryLedger implements Ledger {
     for (const table of this.#partitions.values()) for (const tally of table.all) tally.reserved = 0
     const partitions = new Set([...this.#partitions.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
     for (const partition of partitions) this.#save(partition, now)
-    // The next process can not tell from the folder any more what was taken for used up here.
+    // Without the mark, the next process can't tell from the folder what was taken for used up here.
     if (files.isBehind && this.#wasBehind) files.saveUsedUp(this.#stamp(this.#loadedAt))
     files.unmark()
   }

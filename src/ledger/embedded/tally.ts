@@ -5,7 +5,10 @@ import { BUCKETS, type Limit, longestWindowMs } from '../limit.ts'
 import type { CountedLimit } from '../limit-table.ts'
 import type { Stamp, StoredLimit } from './ledger-files.ts'
 
-/** How many units may have been charged where it is not known how many. A file takes no more of a bucket. */
+/**
+ * Stands for the units that may have been charged where their number is not known. A file holds at most this many for a
+ * bucket.
+ */
 export const ALL = Number.MAX_SAFE_INTEGER
 /** The calendar follows the wall clock once they differ by this much. A smaller difference may come from reading two clocks. */
 export const WALL_STEP_MS = 100
@@ -19,14 +22,17 @@ const NOW_ERROR_MS = 20
  */
 const WALL_ERROR_MS = 15 * 60_000
 
-/** One limit of a partition, counted, and as it is stored. */
+/** One limit of a partition: its counts, and what is stored of it. */
 export class Tally implements CountedLimit {
   readonly counter: Counter
   /** The charges of a calendar limit by when they were made, in case the calendar is set. */
   readonly record: Counter | undefined
   /** How many units may be charged before the file must be written again. */
   reserved = 0
-  /** What was charged last. A limit that nobody uses, or whose calls need more than its share, gets no share with the others. */
+  /**
+   * The units of the last charge; Infinity before the first. Where they are more than the limit's share, a write for
+   * another limit gives this one no new reserve.
+   */
   lastCharge = Infinity
 
   constructor(limit: Limit, wallAheadMs: number) {
@@ -67,7 +73,7 @@ export class Tally implements CountedLimit {
     this.record?.renew(now, at, to, units)
   }
 
-  /** The calendar was set, and is now so far ahead of the clock. */
+  /** The wall clock was set, and is now `aheadMs` ahead of the ledger's clock. */
   setCalendar(now: number, aheadMs: number): void {
     if (this.record !== undefined) this.counter.setCalendar(now, aheadMs, this.record)
   }
@@ -97,7 +103,7 @@ export class Tally implements CountedLimit {
     const last = counter.bucketOf(now + limit.inFlightLeaseMs)
     for (const { startsAt, units } of windows) {
       const bucket = limit.calendar?.nearest(startsAt) ?? Math.round(startsAt / limit.bucketMs)
-      // A window that has not begun was begun by a clock that was ahead, or this one is behind.
+      // A window that has not begun was stored while the wall clock was ahead, or the wall clock is behind now.
       counter.restore(now, Math.min(bucket, last), units)
     }
   }
@@ -137,7 +143,7 @@ function elapsedSince(
   wall: number,
 ): { leastMs: number; isWallSet: boolean } {
   if (then === undefined) return { leastMs: 0, isWallSet: false }
-  // On another start of the machine, too: it began after what was noted then.
+  // This holds after a restart of the machine, too, because the clock then begins after the time that was noted.
   const sinceMs = now - then.now
   const wallMs = wall - then.wall
   if (boot !== undefined && boot === then.boot && sinceMs >= 0) {
