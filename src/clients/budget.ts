@@ -11,11 +11,11 @@ export interface BudgetLimit {
   readonly limit: Limit
   readonly kind: LevelKind
   readonly name: string
-  /** The part of it, from 0 to 1, at which to warn. */
+  /** The part of the limit, from 0 to 1, at which to warn. */
   readonly warnAt: number
 }
 
-/** A client, a team or an organisation with a budget, to ask for what is used of it. */
+/** A client, a team or an organisation with a budget. Its charge set serves to ask how much is used. */
 export interface Level {
   readonly kind: LevelKind
   readonly name: string
@@ -24,19 +24,19 @@ export interface Level {
 
 export type Hierarchy = Pick<Config, 'teams' | 'organisations'>
 
-/** A reservation differs from call to call; so many are remembered. */
+/** How many charge sets are remembered by their amount of money, which may differ from call to call. */
 const MOST_AMOUNTS = 256
 
 /**
- * All that a client's calls are charged to beside the limits of vendors: its own budget, its team's and its organisation's. A call is
- * charged to all of them in one step, or to none. Therefore they are counted in one place, that of the highest of them: all calls
- * of an organisation are counted by one Redis node.
+ * The budgets that a client's calls are charged to, beside the limits of vendors: its own, its team's and its organisation's. A call
+ * is charged to all of them in one step, or to none. Therefore they are all in one partition, that of the highest level: one Redis
+ * node counts all calls of an organisation.
  */
 export class Budget {
   readonly limits: readonly BudgetLimit[]
-  /** Those of them that are the client's own. */
+  /** The client's own limits. Undefined if only its team or organisation has a budget. */
   readonly own: Level | undefined
-  /** The currency in which some of them count. */
+  /** The currency of the limits that count money. Undefined if none does. */
   readonly unit: string | undefined
   readonly #partition: string
   readonly #byMoney = new Map<number, ChargeSet>()
@@ -53,12 +53,12 @@ export class Budget {
     this.unit = limits.find(({ limit }) => limit.unit !== undefined)?.limit.unit
   }
 
-  /** Whose limit of a charge set it is. By its id, because the ledger may know it from another budget, made since by a reload. */
+  /** Finds a limit of this budget by its id: after a reload, the ledger may hold an equal limit of another budget. */
   levelOf({ id }: Limit): BudgetLimit {
     return this.limits.find(({ limit }) => limit.id === id)!
   }
 
-  /** What a call is charged that costs `money`, in billionths. A call that costs none is charged to no amount of money. */
+  /** The charge set of a call that costs `money`, in billionths. A call that costs nothing is not charged to limits of money. */
   chargeSetFor(money: number): ChargeSet {
     const amount = this.unit === undefined ? 0 : money
     let chargeSet = this.#byMoney.get(amount)
@@ -74,7 +74,7 @@ export class Budget {
   }
 }
 
-/** The teams and organisations of a configuration, and with them the budgets of clients. */
+/** The teams and organisations of a configuration. Makes the budgets of clients. */
 export class Budgets {
   readonly #teams = new Map<string, { partition: string; limits: readonly BudgetLimit[] }>()
   /** Teams and organisations that have a budget. */
@@ -98,7 +98,7 @@ export class Budgets {
     this.levels = levels.filter((level) => level !== undefined)
   }
 
-  /** Undefined if nothing restricts the client. `missing-team`: its team is in the configuration no more. */
+  /** The budget of a client. Undefined if nothing restricts it. `missing-team` if its team is not in the configuration. */
   of(client: string, budget: BudgetConfig | undefined, team: string | undefined): Budget | 'missing-team' | undefined {
     const above = team === undefined ? undefined : this.#teams.get(team)
     if (team !== undefined && above === undefined) return 'missing-team'

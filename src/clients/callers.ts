@@ -36,7 +36,7 @@ interface Index {
   readonly byToken: readonly { readonly client: Client; readonly rules: NonNullable<ClientScope['tokens']> }[]
   readonly byCertificate: readonly { readonly client: Client; readonly rules: readonly CertificateRule[] }[]
   /**
-   * The client found before, by the claims of a token or by the connection of a certificate; null if there was none.
+   * The clients that were found before, by the claims of a token or the connection of a certificate. Null if no client fits.
    */
   readonly found: WeakMap<object, Client | null>
 }
@@ -64,8 +64,8 @@ export class Callers {
   }
 
   /**
-   * Whether no client was ever described, so that everyone who can connect may call. The configuration allows that on
-   * loopback only. As long as the clients of the admin API could not be read, nobody knows that.
+   * Whether everyone who can connect may call, because no client was ever described. The configuration allows that on loopback
+   * only. False until the clients of the admin API have been read: see `mayBeOpen`.
    */
   get isOpen(): boolean {
     const { configured, managed } = this.#options
@@ -79,7 +79,7 @@ export class Callers {
   }
 
   /**
-   * The client whose key it is. `unknown`: it may belong to a client of the admin API, and those could not be read yet.
+   * The client that a key belongs to. `unknown` if it may belong to a client of the admin API, and those could not be read yet.
    * A key that a connection presents again is not looked up again.
    */
   find(key: string, connection: object): Client | 'expired' | 'unknown' | undefined {
@@ -87,7 +87,7 @@ export class Callers {
     return this.#current.keys.find(key, connection) ?? (managed?.isKnown === false ? 'unknown' : undefined)
   }
 
-  /** The client whose key it is, if this connection was let in with that key before. Looks up no other key. */
+  /** The client that a key belongs to, if this connection was last accepted with that key. Looks up no other key. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
     return this.#current.keys.recall(key, connection)
   }
@@ -97,7 +97,7 @@ export class Callers {
     return this.#current.clients
   }
 
-  /** Whoever has a budget: teams and organisations, and the first `most` clients. */
+  /** The levels that have a budget: all teams and organisations, and the first `most` clients. */
   *levels(most = Infinity): Generator<Level> {
     yield* this.budgets.levels
     let count = 0
@@ -134,8 +134,8 @@ export class Callers {
   }
 
   /**
-   * The client whose token it is, or why it is nobody's; undefined for what is no token of a known issuer. `check` must
-   * have ended before.
+   * The client that a token identifies, or why it identifies none. Undefined if the text is no token of a known issuer. `check`
+   * must have ended before.
    */
   findByToken(token: string): Client | TokenRefusal | undefined {
     const verdict = this.#options.issuers?.verdictOf(token)
@@ -152,7 +152,7 @@ export class Callers {
     return client
   }
 
-  /** The client whose certificate the connection was made with. */
+  /** The client that the certificate of a connection identifies. */
   findByCertificate(connection: object): Client | undefined {
     const { byCertificate, found } = this.#current
     if (byCertificate.length === 0) return undefined
@@ -166,7 +166,7 @@ export class Callers {
   }
 
   /**
-   * Whether a header holds a key or token of a client, or what was or may be one. Such a value must never go upstream.
+   * Whether a header holds anything that is, was or may be a key or token of a client. Such a value must never go upstream.
    */
   isKnown(value: string, connection: object): boolean {
     const { keys } = readKeys(value)

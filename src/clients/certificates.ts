@@ -2,7 +2,7 @@ import type { X509Certificate } from 'node:crypto'
 import type { PeerCertificate } from 'node:tls'
 import type { ClientScope } from '../schema/client-schema.ts'
 
-/** What a certificate must contain: all of it. */
+/** What a certificate must contain. Every field of the rule must match. */
 export type CertificateRule = NonNullable<ClientScope['certificates']>[number]
 
 /** The part of a TLS socket that identifies the peer. */
@@ -13,7 +13,7 @@ interface Secured {
   getPeerCertificate(): PeerCertificate | null
 }
 
-/** The contents of a certificate, which an authority that is trusted has issued. */
+/** The contents of a certificate that a trusted authority has issued. */
 export interface Presented {
   readonly subject: Readonly<Record<string, string | readonly string[]>>
   readonly names: readonly string[]

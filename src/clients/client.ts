@@ -36,7 +36,7 @@ export function clientOf(name: string, scope: ClientScope, budgets = NO_TEAMS): 
   }
 }
 
-/** Who calls where no client is described. It may do everything. */
+/** The client of every call where no clients are described. It may do everything. */
 export const ANONYMOUS: Client = clientOf('anonymous', {})
 
 /** The properties of a call that a client's scope is checked against. */
@@ -46,7 +46,7 @@ export interface ScopedCall {
   /** The class of the call for a server that decodes escaped slashes in its path; undefined if it is the same. */
   readonly otherClass?: string | undefined
   readonly method: string
-  /** Below the upstream's URL, as it was sent. */
+  /** The path below the upstream's URL, as the client sent it. */
   readonly path: string
   readonly aliasPrefix: string
 }

@@ -8,15 +8,15 @@ import { networkOf } from '../net/address.ts'
 import type { Config } from '../schema/schema.ts'
 
 export interface GuessGuardOptions {
-  /** How many different wrong keys, or tokens, are tolerated within the window: from one address, and from all together. */
+  /** How many different wrong keys are tolerated within the window, in milliseconds: from one address, and from all together. */
   readonly limits: Config['server']['wrongKeys']
   /** What is guessed, in the plural, such as `keys`; for the log. */
   readonly what: string
   readonly clock: Clock
   readonly logger: Logger
   /**
-   * The Redis in which all instances count together. It is connected to with the first wrong key. Without it each
-   * instance counts alone.
+   * The Redis in which all instances count together. The first wrong key opens the connection. Without Redis each instance counts
+   * alone.
    */
   readonly redis?: { connect(): Redis | Cluster; readonly prefix: string }
   /** Whether this is one of several processes. Without Redis they count in the first one. */
@@ -25,17 +25,18 @@ export interface GuessGuardOptions {
 
 type Limiter = Limiters.RateLimiterMemory | Limiters.RateLimiterRedis | Limiters.RateLimiterCluster
 
-/** How many wrong keys, and how many blocked addresses, are remembered. Those that nobody came with for longest are forgotten. */
+/** How many wrong keys, and how many blocked addresses, are remembered. The least recently used are forgotten first. */
 const MOST_KEPT = 10_000
 const EVERYONE = 'everyone'
 
 /**
- * Stops those who guess keys. Only different wrong keys count: one that comes again and again is a mistake in some
- * configuration and no guess. While Redis is away, each instance counts alone.
+ * Blocks an address that tries too many wrong keys, or everyone if too many are tried in total. Only different wrong keys count: one
+ * that comes again and again is a mistake in some configuration, and no guess. While Redis can't be reached, each instance counts
+ * alone.
  */
 export class GuessGuard {
   readonly #options: GuessGuardOptions
-  /** Until when nothing more is tried, by address, or for everyone. */
+  /** Until when no key is tried, by the network of an address, or by `EVERYONE`. */
   readonly #blocked = new LRUCache<string, number>({ max: MOST_KEPT })
   /** Until when a wrong key that comes again from the same address does not count again. */
   readonly #known = new LRUCache<string, number>({ max: MOST_KEPT })

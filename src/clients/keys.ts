@@ -2,7 +2,7 @@ import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { KeyConfig } from '../schema/client-schema.ts'
 
-/** What is stored of a key. */
+/** What is stored of a key: never the key itself. */
 export interface Key {
   /** `sha256:` and 64 hex digits. */
   readonly hash: string
@@ -39,13 +39,13 @@ export class ClientKeys<Client> {
     this.#byPrefix.getOrInsertComputed(digest.readUInt32BE(), () => []).push({ digest, client, expires })
   }
 
-  /** The client whose key it is. A key that the connection was accepted with before is not hashed again. */
+  /** The client that a key belongs to. The key that the connection was last accepted with is not hashed again. */
   find(key: string, connection: object): Client | 'expired' | undefined {
     const known = this.#byConnection.get(connection)
     return this.#judge(key, connection, known?.key === key ? known.entry : this.#look(key))
   }
 
-  /** The client whose key it is, if this connection was accepted with that key before. Looks up no other key. */
+  /** The client that a key belongs to, if the connection was last accepted with that key. Looks up no other key. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
     const known = this.#byConnection.get(connection)
     return known?.key === key ? this.#judge(key, connection, known.entry) : undefined
@@ -59,8 +59,8 @@ export class ClientKeys<Client> {
   }
 
   /**
-   * Takes a time that tells an attacker nothing useful: only four bytes of the hash are looked up, and nobody can
-   * choose a hash. The rest is compared in constant time.
+   * The time that this takes tells an attacker nothing useful. Only the first four bytes of the hash are looked up, and nobody can
+   * choose a hash. The whole hash is compared in constant time.
    */
   #look(key: string): Entry<Client> | undefined {
     const digest = hash('sha256', key, 'buffer')

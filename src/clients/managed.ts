@@ -46,9 +46,9 @@ export class ManagedClients {
   #stored: ReadonlyMap<string, StoredClient> | undefined
   #reading: Promise<void> | undefined
   #isStale = false
-  /** Whether there ever was one. Then nobody may call without a key, even if the store has lost them all. */
+  /** Whether there ever was a client. Then nobody may call without a key, even if the store has lost all clients. */
   isUsed = false
-  /** Why they could not be read yet. */
+  /** Why the clients could not be read at the latest try. It stays set once they are read: see `isKnown`. */
   problem: string | undefined
   /** Grows whenever something changed. */
   revision = 0
@@ -58,13 +58,13 @@ export class ManagedClients {
     this.#logger = logger
   }
 
-  /** Whether they have been read since the start. Until then an unknown key may be one of theirs. */
+  /** Whether the clients have been read since the start. Until then, an unknown key may belong to one of them. */
   get isKnown(): boolean {
     return this.#stored !== undefined
   }
 
   /**
-   * Reads them, and again with every change where other instances share them, or where they can't be read yet. Never rejects.
+   * Reads the clients. Watches for changes if other processes share them, or if they can't be read yet. Never rejects.
    */
   async start({ isShared }: { isShared: boolean }): Promise<void> {
     if (isShared) this.#records.watch(() => void this.refresh())
@@ -72,12 +72,12 @@ export class ManagedClients {
     if (!isShared && !this.isKnown) this.#records.watch(() => void this.refresh())
   }
 
-  /** Those that were not deleted, by name. */
+  /** The clients that were not deleted. */
   get all(): readonly StoredClient[] {
     return [...(this.#stored?.values() ?? [])].filter(({ deletedAt }) => deletedAt === undefined)
   }
 
-  /** Those whose keys are in force. */
+  /** The clients whose keys are in force. */
   get active(): readonly ActiveClient[] {
     const active: ActiveClient[] = []
     for (const { name, keys, scope, archivedAt } of this.all) {
@@ -85,15 +85,14 @@ export class ManagedClients {
       try {
         active.push({ name, keys, scope: Value.Decode(ClientScopeSchema, scope) })
       } catch {
-        // It was written by another version of this program. To let it call without its limits would be worse than to
-        // refuse it.
+        // Another release has written this client. It is refused, because to let it call without its limits would be worse.
         this.#logger.error({ client: name }, 'a client of the admin API is not understood and refused')
       }
     }
     return active
   }
 
-  /** Changes one, as `Records` do. The change is in force at this instance when it returns. */
+  /** Changes one client, as `Records` do. The change is in force at this instance when the promise resolves. */
   async change(name: string, change: (stored: StoredClient | undefined) => StoredClient): Promise<void> {
     await this.#records.change(name, change)
     await this.refresh()

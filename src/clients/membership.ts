@@ -1,13 +1,13 @@
 import type { Config } from '../schema/schema.ts'
 import type { ManagedClients } from './managed.ts'
 
-/** What a client belongs to, by the names of the configuration; undefined where it has none. */
+/** The names of the team and the organisation that a client belongs to. Undefined where it has none. */
 export interface Membership {
   readonly team?: string | undefined
   readonly organisation?: string | undefined
 }
 
-/** Says of each client, of the configuration and of the admin API, what it belongs to now. */
+/** Returns a function that finds the membership of a client, of the configuration or of the admin API, as it is now. */
 export function membershipsOf(
   { clients = {}, teams }: Config,
   managed: ManagedClients,

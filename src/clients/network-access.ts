@@ -14,7 +14,7 @@ export function accessOf({ allowed = [], blocked = [] }: Partial<NetworkAccess>)
   return { allowed, blocked }
 }
 
-/** The lists of those that have some. */
+/** The lists of all that restrict network access. */
 export function accessLists(
   all: readonly { readonly networkAccess?: Partial<NetworkAccess> | undefined }[],
 ): NetworkAccess[] {
@@ -51,7 +51,7 @@ export function isAccessAllowed(url: string, layers: readonly NetworkAccess[], a
 
 const FORMS: readonly (keyof PathReadings)[] = ['literal', 'decoded']
 
-/** A URL whose path is taken in one of the ways in which servers read it. */
+/** A URL, and its path in one of the ways in which servers read it. */
 interface Reading {
   readonly url: URL
   readonly path: string
@@ -59,8 +59,8 @@ interface Reading {
 }
 
 /**
- * Whether a connection may be made to an address of an upstream. It must not be blocked. It must be public, unless
- * private ones are allowed or this very address is.
+ * Whether a connection may be made to an address of an upstream. A blocked address is refused. A private one is refused, too, unless
+ * private addresses are allowed in general, or a layer allows this address.
  */
 export function isAddressAllowed(
   address: string,
@@ -112,8 +112,7 @@ function unaliased(path: string, { base, prefix }: Alias): string {
 }
 
 /**
- * A host in lower case and punycode, without a trailing dot; an IPv6 address in its shortest form. Empty for what is no
- * host.
+ * A host in lower case and punycode, without a trailing dot. An IPv6 address is in its shortest form. Empty if the text is no host.
  */
 export function normalHost(host: string): string {
   const bare = host.toLowerCase().replace(/\.$/, '')

@@ -40,7 +40,7 @@ export function readKeys(value: string): Presented {
     case 'token':
       return { scheme, keys: [unquoted(tokenIn(rest))].filter((key) => key !== '') }
     default:
-      // The whole text, too: a key may contain a space.
+      // Behind an unknown word, the whole text may be the key, too: a key may contain a space.
       return { scheme, keys: scheme === undefined ? [rest, text] : [rest] }
   }
 }

@@ -31,16 +31,15 @@ interface Issuer {
 }
 
 /**
- * How long an accepted token is not verified again. For that long a key that its issuer has withdrawn is still
- * accepted.
+ * How long an accepted token is not verified again. Meanwhile it is accepted even if its issuer has withdrawn its key.
  */
 const BELIEVED_MS = 60_000
-/** How long a rejected token is not verified again. It is short, because its key may be published meanwhile. */
+/** How long a rejected token is not verified again. The time is short, because the token's key may be published meanwhile. */
 const DISBELIEVED_MS = 1_000
 const MOST_KEPT = 10_000
 const LONGEST_TOKEN = 16_384
 
-/** Verifies the tokens of several issuers, each with its own keys and rules. The token says which issuer it is from. */
+/** Verifies the tokens of several issuers. Each issuer has its own keys and rules. A token names its issuer. */
 export class TokenIssuers {
   readonly #clock: Clock
   readonly #issuers = new Map<string, Issuer>()
@@ -60,7 +59,7 @@ export class TokenIssuers {
     }
   }
 
-  /** The outcome for a token; undefined for what is no token of these issuers. `check` must have ended before. */
+  /** The outcome for a token. Undefined if the text is no token of these issuers. `check` must have ended before. */
   verdictOf(token: string): Verdict | undefined {
     if (!isTokenLike(token)) return undefined
     const known = this.#verdicts.get(hash('sha256', token))
@@ -106,7 +105,7 @@ export class TokenIssuers {
     }
   }
 
-  /** The issuer that a token claims to be from, which proves nothing yet. */
+  /** The issuer that a token claims to be from. The claim is not verified. */
   #issuerOf(token: string): Issuer | undefined {
     try {
       return this.#issuers.get(jose().decodeJwt(token).iss ?? '')
@@ -138,8 +137,8 @@ const LARGEST_ANSWER = 262_144
 class KeysUnavailableError extends Error {}
 
 /**
- * The public keys of one issuer. They are cached, and fetched again when they are old or when a token names an unknown
- * key, though at most once per cooldown. While the issuer can't be reached, the cached ones stay in use.
+ * The public keys of one issuer. They are cached. They are fetched again when they are old, or when a token names an unknown key,
+ * but for that at most once per cooldown. While the issuer can't be reached, the cached keys stay in use.
  */
 class IssuerKeys {
   readonly #remote: ReturnType<typeof Jose.createRemoteJWKSet>

@@ -1,11 +1,11 @@
 import type { Reloaded } from '../server/admin/status.ts'
 import type { ConfigText, GivenText, WorkerLink } from './worker-link.ts'
 
-/** Keeps all workers at one configuration: another one is in force in all of them, or in none. */
+/** Keeps all workers at the same configuration: a new one comes in force in all of them, or in none. */
 export class CommonConfig {
   /** What a worker that starts is to run. */
   inForce: ConfigText
-  /** Each worker that takes calls, with what it runs. */
+  /** Each worker that takes calls, with the configuration that it runs. */
   readonly #running = new Map<WorkerLink, ConfigText>()
   #given = 0
 
@@ -13,12 +13,12 @@ export class CommonConfig {
     this.inForce = inForce
   }
 
-  /** To be sent to a worker. Limits of what is given later hold in the ledger that workers share. */
+  /** The text to send to a worker. If two texts differ in a limit, the shared ledger goes by the one that was given later. */
   given(text: ConfigText): GivenText {
     return { ...text, generation: ++this.#given }
   }
 
-  /** A worker takes calls, with `text`; while it started, another one may have come in force. Returns when it runs that. */
+  /** Adds a worker that takes calls and runs `text`. Resolves when it runs what is in force, which may be newer. */
   async join(link: WorkerLink, text: ConfigText): Promise<void> {
     this.#running.set(link, text)
     await this.#align(link)
@@ -30,20 +30,20 @@ export class CommonConfig {
   }
 
   /**
-   * Offers another configuration to all workers, and waits until each has answered or ended: one that hangs is killed within
-   * seconds, and the one in its place starts with what is in force then. Undefined if the workers took it. If one refuses it,
-   * those that had taken it go back to the one before, and the problems are returned.
+   * Offers a new configuration to all workers, and waits until each has answered or ended. A worker that hangs is killed within
+   * seconds, and its replacement starts with what is in force then. Returns undefined if the workers took the configuration. If one
+   * refuses it, the others go back to the configuration before, and the problems are returned.
    */
   async offer(next: ConfigText): Promise<readonly string[] | undefined> {
     const answers = await Promise.all([...this.#running.keys()].map((link) => this.#give(link, next)))
     const problems = problemsOf(answers)
     if (problems === undefined) this.inForce = next
-    // Also those that began to take calls meanwhile.
+    // This includes workers that began to take calls meanwhile.
     await Promise.all([...this.#running.keys()].map((link) => this.#align(link)))
     return problems
   }
 
-  /** Returns when the worker runs what is in force. One that refuses that is killed, so that another takes its place. */
+  /** Resolves when the worker runs what is in force, or has ended. A worker that refuses it is killed and so replaced. */
   async #align(link: WorkerLink): Promise<void> {
     while (this.#running.has(link) && this.#running.get(link) !== this.inForce) {
       const answer = await this.#give(link, this.inForce)

@@ -4,12 +4,12 @@ import { ANSWER_WITHIN_MS, AskedLedger } from '../ledger/workers/asked-ledger.ts
 import type { UsageDays } from '../usage/days.ts'
 import type { FromWorker, Shared, ToWorker, WorkerRequest } from './worker-link.ts'
 
-/** So many rows take less than a millisecond to write and to read. */
+/** Few enough that a message does not hold up calls while it is written or read. */
 const ROWS_A_MESSAGE = 200
 
 /**
- * What a worker shares with the others by the first process, which alone has the embedded store: the ledger, the rows of the day, and
- * tokens. A first process that ends takes its workers with it.
+ * A worker's access to what all workers share: the ledger, the rows of the day, and tokens. Only the first process has the embedded
+ * store, so it is asked for them. When the first process ends, its workers end, too.
  */
 export class FirstProcess {
   readonly ledger: AskedLedger
@@ -40,7 +40,7 @@ export class FirstProcess {
     }
   }
 
-  /** Rejects with what it failed with there, or if no answer comes. */
+  /** Has the first process run a function of `Shared`. Rejects with the problem that it reports, or if no answer comes in time. */
   #ask<Answer>(what: keyof Shared, ...input: readonly unknown[]): Promise<Answer> {
     const number = this.#requests++
     const answer = new Promise<Answer>((resolve, reject) => {

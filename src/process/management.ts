@@ -18,7 +18,7 @@ import { FileDays } from '../usage/file-days.ts'
 import { RedisDays } from '../usage/redis-days.ts'
 import type { Management, StoredPreset } from '../server/admin/management.ts'
 
-/** What the admin API changes, and the gateway goes by. */
+/** What the admin API changes and the gateway uses, with the usage of past days. */
 export type Managed = Omit<Management, 'config'> & {
   readonly losses: Losses
   readonly usageDays: UsageDays
@@ -28,7 +28,7 @@ export type Managed = Omit<Management, 'config'> & {
 /** A person does not mistype a token this often, so more wrong tokens are an attack. */
 const LOG_INS = { perAddress: 10, overall: 100, window: 60_000 }
 
-/** Opens it where the store is: beside the quotas in its folder, or in the same Redis. Starts without one that is away. */
+/** Opens `Managed` where the quotas are: in the folder of the store, or in the same Redis. Starts even if Redis can't be reached. */
 export async function openManaged(
   store: StoreConfig,
   { clock, logger, isWorker = false }: { clock: Clock; logger: Logger; isWorker?: boolean },
@@ -45,7 +45,7 @@ export async function openManaged(
   await clients.start({ isShared: store.kind === 'redis' || isWorker })
   if (store.kind === 'redis') {
     audit.watch(() => losses.noteTrailLost())
-    // Only a gateway that has read their newest state can put that back, also if nobody asks for them.
+    // Presets are read even if nobody asks for them: after a loss in Redis, only a gateway that has read them can put them back.
     presets.watch(() => void presets.read().catch(() => undefined))
   }
   const close = async (): Promise<void> => {

@@ -15,7 +15,7 @@ import { RedisScript } from '../ledger/redis/script.ts'
 import { NEEDLESS_PASSWORD } from '../redis/handshake.ts'
 import { homeTroubleOf, saidIn, troubleOf } from '../redis/trouble.ts'
 
-/** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
+/** Opens the ledger that a configuration names. If Redis can't be reached, the ledger is returned all the same, but not ready yet. */
 export async function openLedger(
   store: StoreConfig,
   { clock, logger, onAnswer }: { clock: Clock; logger: Logger; onAnswer?: (tookMs: number) => void },
@@ -51,7 +51,7 @@ export async function openLedger(
   return ledger
 }
 
-/** Opens the ledger in the folder of the store. Throws where another process has it, or it can't be read or written. */
+/** Opens the ledger in the folder of the store. Throws if another process has the folder, or it can't be read or written. */
 export function openEmbedded(
   { dir = '.sluice', onOutage }: StoreConfig,
   { clock, logger, onChange }: { clock: Clock; logger: Logger; onChange?: () => void },
@@ -64,7 +64,7 @@ export function openEmbedded(
   return new MemoryLedger(clock, new LedgerFiles(dir), { onOutage, onChange: tell })
 }
 
-/** The shares of this region, where quotas are split over several. Home may be away: then the region has its reserve. */
+/** The shares of this region. Undefined without regions. While home can't be reached, the region has only its reserve. */
 function openRegions(
   { regions, prefix }: StoreConfig,
   { clock, logger }: { clock: Clock; logger: Logger },
@@ -127,8 +127,8 @@ const UNWRITTEN = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /**
- * What an error of Redis may say in the log. It also carries the command that failed, which is the one with the password
- * when that is wrong; and servers that do not know a command repeat its arguments.
+ * The parts of a Redis error that may be logged. The error also carries the command that failed: when the password is wrong,
+ * that command contains it. Servers that do not know a command repeat its arguments in their message.
  */
 function loggable(error: Error & { code?: string; lastNodeError?: Error }): object {
   const { message, code, lastNodeError } = error
@@ -139,9 +139,9 @@ function loggable(error: Error & { code?: string; lastNodeError?: Error }): obje
 /** After a Redis has been up for this long, all other gateways have connected to it again. */
 const SETTLED_S = 2
 
-/** A Redis that has just begun again may have lost what it knew: other gateways need a moment to tell it. */
+/** Waits if Redis has just started: it may have lost its data, and other gateways need a moment to send it again. */
 async function untilSettled(redis: Redis | Cluster, clock: Clock): Promise<void> {
-  // A Redis that can not be asked now is treated with the same care when it comes back.
+  // There is no wait if Redis can't be asked: the ledger takes the same care when Redis comes back.
   const upS = await uptimeSeconds(redis).catch(() => Infinity)
   if (upS < SETTLED_S) await new Promise<void>((resolve) => void clock.schedule(RESUME_AFTER_MS, resolve))
 }

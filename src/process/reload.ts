@@ -15,7 +15,7 @@ import type { Reloaded } from '../server/admin/status.ts'
 export interface ReloadParts {
   /** Reads the configuration anew; throws a `ConfigError` if it is wrong. */
   load(): FoundConfig | Promise<FoundConfig>
-  /** Puts it in force, or leaves everything as it is. */
+  /** Puts a configuration in force as a whole, or leaves everything as it is. */
   apply(found: FoundConfig): Promise<Reloaded>
   /** The clients of the admin API. */
   readonly clients: Pick<ManagedClients, 'active'>
@@ -26,7 +26,7 @@ export interface ReloadParts {
 /** Reloads one at a time, and says in the log and in metrics what became of each. */
 export class Reloader {
   readonly #parts: ReloadParts
-  /** Reads anew what is in force. */
+  /** How a reload reads the configuration, unless it is told another way. */
   #load: ReloadParts['load']
   #last: Promise<unknown> = Promise.resolve()
   /** The result of the latest reload. */
@@ -38,8 +38,8 @@ export class Reloader {
   }
 
   /**
-   * Never rejects: what is wrong is the result. Another way to load is that of later reloads, too, if it is not rejected: only here
-   * is it known which of several reloads that wait for each other is the latest in force.
+   * Reloads when all earlier reloads have ended. Never rejects: a failure is the result `rejected`. If `load` is given and the result
+   * is not `rejected`, later reloads use it, too. It is kept here, because only here the order of waiting reloads is known.
    */
   reload(load?: ReloadParts['load']): Promise<Reloaded> {
     const reloaded = this.#last.then(() => this.#reload(load ?? this.#load))
@@ -86,7 +86,7 @@ export const STOPS = 'the gateway stops'
 /** The actor in the audit trail when the program reloads by itself. */
 export const SELF: Actor = { actor: 'gateway', address: 'local' }
 
-/** Reloads, and notes in the audit trail what came of it, where something did. */
+/** Reloads, and records the result in the audit trail, unless nothing changed. */
 export async function reloadFor(
   by: Actor,
   reloader: Pick<Reloader, 'reload'>,
@@ -101,7 +101,7 @@ export async function reloadFor(
   return reloaded
 }
 
-/** The result of `apply`, or `rejected` if it throws. Neither what the system refuses nor a mistake of the program is a reason to end calls. */
+/** The result of `apply`, or `rejected` if it throws. Neither an error of the system nor a bug is a reason to end calls. */
 export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded> {
   try {
     return await apply()
@@ -110,7 +110,7 @@ export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded>
   }
 }
 
-/** What to do where there are too few of what the system has for all. */
+/** What to do when the system has run out of something, by the code of its error. */
 const ADVICE: Readonly<Record<string, string>> = {
   EMFILE: '; let the gateway open more files (ulimit -n), since each connection is one, too',
   ENFILE: '; other programs of the machine have too many files open',
@@ -118,7 +118,7 @@ const ADVICE: Readonly<Record<string, string>> = {
 
 function problemsOf(error: Error & { code?: string }): readonly string[] {
   if (error instanceof ConfigError) return error.message.split('\n')
-  // The codes of systems, such as EACCES; those of Node begin with ERR_.
+  // Error codes of the system look like EACCES. Those of Node begin with ERR_.
   const isOfSystem = /^E(?!RR_)[A-Z0-9]+$/.test(error.code ?? '')
   if (!isOfSystem) return [`a mistake of the program: ${error.message}`]
   return [`the system refused it: ${error.message}${ADVICE[error.code ?? ''] ?? ''}`]
@@ -133,7 +133,7 @@ export function reloadable(
   inForce: Config,
 ): { config: Config; changed: string[]; needRestart: string[] } {
   const { admin, store, cache, log, metrics, requests, forwardProxy } = inForce
-  // Tokens follow their references: to have a new value takes no restart.
+  // Tokens take the new values of their references: that needs no restart.
   takeValues(admin, found.admin)
   const { forwardProxy: _, ...wanted } = found
   const config = withKept(inForce, {
@@ -158,7 +158,7 @@ export function reloadable(
   return { config, changed: differences(inForce, config), needRestart }
 }
 
-/** A certificate can be renewed at any time; who is asked for one, and whether there is TLS at all, is the listener's. */
+/** The server's certificate and key can be renewed at any time. All other TLS settings need a restart. */
 function renewed(tls: ListenerTls | undefined, wanted: ListenerTls | undefined): { tls?: ListenerTls } {
   return tls === undefined || wanted === undefined ? {} : { tls: { ...tls, cert: wanted.cert, key: wanted.key } }
 }

@@ -13,7 +13,7 @@ import { openEmbedded } from './open-ledger.ts'
 import { failed } from './start-error.ts'
 import type { FromWorker, Shared, ToWorker } from './worker-link.ts'
 
-/** The embedded store of a gateway of several processes, which the first one has, and serves the others from. */
+/** The embedded store of a gateway with workers. The first process holds it, and serves the workers from it. */
 export class SharedStore {
   readonly #ledger: MemoryLedger
   #service: LedgerService | undefined
@@ -30,7 +30,7 @@ export class SharedStore {
     this.#service = new LedgerService(this.#ledger, clock)
     this.#tokens = new MemoryTokens(clock)
     this.#days = days
-    // Workers count wrong keys together by it. Loaded only here, because a single process should not hold it.
+    // This lets workers count wrong keys together. The library is loaded here, because a gateway without workers does not need it.
     const library = createRequire(import.meta.url)('rate-limiter-flexible') as typeof Limiters
     new library.RateLimiterClusterMaster()
   }
@@ -47,14 +47,14 @@ export class SharedStore {
       if (ledger !== undefined) connection.receive(ledger)
       if (request === undefined) return
       const { number, what, input } = request
-      // The names of functions and what they take are those of one release: the first process has started the worker.
+      // The name and the arguments are not checked: the first process started the worker, so both are of the same release.
       const run = shared[what] as (...input: readonly unknown[]) => Promise<unknown>
       run(...input).then(
         (answer) => send({ given: { number, answer } }),
         (error: Error) => send({ given: { number, problem: error.message } }),
       )
     })
-    // Not when it exits: what it had told before may still be in the channel.
+    // `exit` would be too early: the channel may still hold messages that the worker sent before.
     worker.process.once('close', () => connection.close())
   }
 

@@ -1,7 +1,7 @@
-/** A gateway can not start, and that is neither a bug nor a port that is taken. The message says why, and is all that is shown. */
+/** Says why a gateway can't start, where that is neither a bug nor a port that is taken. Only the message is shown. */
 export class StartError extends Error {}
 
-/** To be thrown instead of an error whose message says all. */
+/** Throws a `StartError` with the message of `error`, which must explain everything. */
 export function failed(error: Error): never {
   throw new StartError(error.message, { cause: error })
 }

@@ -39,9 +39,9 @@ interface Parts {
   readonly live: { readonly current: Snapshot }
   readonly losses: Losses
   isStopping(): boolean
-  /** Tunnels of the forward proxy that are open; undefined where there is none. */
+  /** How many tunnels of the forward proxy are open. Undefined where there is no forward proxy. */
   readonly tunnels?: (() => number) | undefined
-  /** Connections of clients that are open. */
+  /** How many connections of clients are open. */
   clientConnections(): Promise<number>
   /** What this process knows of its latest calls. */
   requests(question: RequestQuestion): RequestAnswers['found'] | Promise<RequestAnswers['found']>
@@ -53,7 +53,7 @@ const DEGRADED = {
   open: 'the quota store can not be reached: calls pass without a quota',
 } satisfies Record<StoreConfig['onOutage'], string>
 
-/** What a gateway process tells of itself to operators and Prometheus. */
+/** What a gateway process tells operators and Prometheus about itself. */
 export function gatewayStatus(parts: Parts): Status {
   const { clock, metrics, ledger, usage, live, losses } = parts
   metrics.observe({
@@ -68,7 +68,7 @@ export function gatewayStatus(parts: Parts): Status {
       })),
     tunnels: parts.tunnels,
     clientConnections: () => parts.clientConnections(),
-    // While the store is away, everything else is still shown.
+    // While the store can't be asked, usage and budgets are left out, and everything else is still shown.
     usage: async () => (await unlessAway(() => usageOf(live.current, ledger))) ?? [],
     dues: async () => duesByClass(await usage.recent()),
     budgets: async () => (await unlessAway(() => budgetRows(live.current, ledger, clock))) ?? [],
@@ -130,7 +130,7 @@ async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock): Pro
   return (await asked.all()).flat()
 }
 
-/** How fast budgets are spent. After a reload it is learned anew. */
+/** How fast each budget is spent. A reload makes new limits, so the rates are learned anew. */
 const METERS = new WeakMap<Limit, BurnMeter>()
 
 function meterOf(limit: Limit, clock: Clock): BurnMeter {
@@ -162,7 +162,7 @@ export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
     [...breakers.all()].map(({ group, breaker }) => ({
       upstream: name,
       group,
-      // This is read first: to look at a breaker can end its opening.
+      // The state must be read first: reading it can change an open breaker, and with that the other fields.
       state: breaker.state,
       byHand: breaker.isHeld,
       retryAfterMs: breaker.isRefusing ? Math.round(breaker.retryAfterMs) : undefined,
@@ -198,7 +198,7 @@ function credentialRows(snapshot: Snapshot, now: EpochMs): CredentialRow[] {
 
 function* clientKeysOf({ callers }: Snapshot, now: EpochMs): Iterable<{ client: string; key: string; inMs: number }> {
   for (const { client, label, hash, expires } of callers.keys()) {
-    // The beginning of the hash, as logs and lists show it, tells keys apart that have no label.
+    // A key without a label is named by the beginning of its hash, as in logs and lists.
     if (expires !== undefined) yield { client, key: label ?? hash.slice(0, 'sha256:'.length + 8), inMs: expires - now }
   }
 }
@@ -221,7 +221,7 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
   )
 }
 
-/** 0.3 - 0.1 is a little less than 0.2, but no money was lost. */
+/** Amounts of money are rounded: as floating-point numbers, 0.3 - 0.1 is a little less than 0.2. */
 function remainderOf({ unit, effective, used }: Pick<TimedUsage, 'unit' | 'effective' | 'used'>): number {
   const left = Math.max(0, effective - used)
   return unit === undefined ? left : Number(left.toFixed(9))
@@ -230,8 +230,8 @@ function remainderOf({ unit, effective, used }: Pick<TimedUsage, 'unit' | 'effec
 type TimedUsage = ObservedUsage & Pick<LimitUsage, 'resetMs'> & { readonly unit: string | undefined }
 
 /**
- * Usage of every limit; rejects while the store can't be asked. Of those that only differ in the route, client or segment
- * that they are about, the fullest; and what accounts have in common, once.
+ * The usage of every limit. Limits that differ only in their route, client or segment have one row together, that of the
+ * fullest. A limit that several accounts share has one row. Rejects while the store can't be asked.
  */
 async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]> {
   const asked = new Asked<TimedUsage[]>()
@@ -267,16 +267,16 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
   return fullestOf(await asked.all())
 }
 
-/** How many questions to the store may be unanswered at a time. Each takes memory, and there may be 100,000 accounts. */
+/** How many questions to the store may be unanswered at a time. Each takes memory, and there may be very many accounts. */
 const MOST_UNANSWERED = 500
 
 /** Questions to the store, in the order in which they were asked. */
 class Asked<T> {
   readonly #answers: Promise<T>[] = []
 
-  /** Waits while too many are unanswered. Rejects if one of them fails. */
+  /** Waits while too many questions are unanswered. Rejects if the one that it waits for fails. */
   async add(answer: Promise<T>): Promise<void> {
-    // It may fail while nobody waits for it yet, and that would end the process.
+    // The question may fail before `all` waits for it. Without this handler, that would end the process.
     answer.catch(() => undefined)
     this.#answers.push(answer)
     await this.#answers.at(-MOST_UNANSWERED)
@@ -287,7 +287,7 @@ class Asked<T> {
   }
 }
 
-/** Undefined while the store can't be asked. */
+/** The answer to `ask`, or undefined while the store can't be asked. */
 async function unlessAway<T>(ask: () => Promise<T>): Promise<T | undefined> {
   try {
     return await ask()

@@ -1,4 +1,4 @@
-/** What is under way, for whoever may stop only when it is over. */
+/** Tracks work that is under way, for code that must wait for its end before it stops. */
 export class UnderWay {
   #all: Promise<unknown> = Promise.resolve()
 
@@ -7,7 +7,7 @@ export class UnderWay {
     return one
   }
 
-  /** Resolves when all of it is over, however it ended. */
+  /** Resolves when all work that was added so far has ended, whether it succeeded or failed. */
   over(): Promise<unknown> {
     return this.#all
   }

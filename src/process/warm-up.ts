@@ -16,11 +16,11 @@ import { buildApp } from '../server/app.ts'
 import { Proxy } from '../server/proxy.ts'
 import { systemClock } from '../time/clock.ts'
 
-/** After this many calls a call takes about as long as those after it. */
+/** After this many calls, further calls hardly get faster. */
 const CALLS = 20
 /** A gateway that starts late would be worse than one whose first call is slow. */
 const WITHIN_MS = 2_000
-/** Exclusive, because the workers of a cluster would share such a port with one another, and with what really listens. */
+/** Exclusive, because otherwise the workers of a cluster would share this port with one another and with the real listener. */
 const PRIVATE = { host: '127.0.0.1', port: 0, exclusive: true }
 const KEY = 'warm-up'
 const BODY = '{"data":["any"]}'
@@ -28,11 +28,10 @@ const BODY = '{"data":["any"]}'
 let warmedUp: Promise<void> | undefined
 
 /**
- * Runs what a call runs before there is one: the first call of a process would take twenty times as long as those after it,
- * because its code has never run, and the certificates that are trusted by default have not been read. The calls go through a
- * gateway of their own to an upstream of their own, both on loopback, in this process, and closed when this resolves. So nothing
- * of it reaches a vendor, or the quotas, the metrics and the log. Once a process, for all that run in it. Never rejects: a
- * gateway that can't do it is slower at first.
+ * Runs the code of a call before the first call comes. Without this the first call of a process would take much longer than later
+ * ones: its code has never run, and the default trusted certificates have not been read. The calls go through a private gateway to
+ * a private upstream. Both are in this process, on loopback, and closed when this resolves. So nothing reaches a vendor, the
+ * quotas, the metrics or the log. Runs once in each process. Never rejects: if it fails, the first calls are slower.
  */
 export function warmUp(config: Config, withinMs = WITHIN_MS): Promise<void> {
   return (warmedUp ??= warmUpNow(config, withinMs))
@@ -52,7 +51,7 @@ async function warmUpNow({ upstreams }: Config, withinMs: number): Promise<void>
     await once(upstream, 'listening', { signal: deadline.signal })
     await callGateway(`http://127.0.0.1:${(upstream.address() as AddressInfo).port}`, deadline.signal)
   } catch {
-    // Such as where loopback has no port to give.
+    // This fails where loopback has no free port, for example.
   } finally {
     clearTimeout(timer)
     upstream.closeAllConnections()
@@ -60,7 +59,7 @@ async function warmUpNow({ upstreams }: Config, withinMs: number): Promise<void>
   }
 }
 
-/** Sends calls through a gateway that has all that the real one has, but its store, its log, and its metrics. */
+/** Sends calls through a gateway like the real one, but with its own store, log and metrics. */
 async function callGateway(upstreamUrl: string, signal: AbortSignal): Promise<void> {
   const [clock, random] = [systemClock, Math.random]
   const metrics = new Metrics(undefined, { hasProcess: false })

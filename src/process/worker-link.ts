@@ -10,34 +10,34 @@ import type { UsageDays } from '../usage/days.ts'
 const BEAT_MS = 1_000
 /** A worker may miss this many signs of life in a row. */
 const MISSING_BEATS = 5
-/** The same while a worker starts, when it does not yet hear what it is asked. */
+/** This many beats may pass while a worker starts: it can't answer questions yet. */
 const MISSING_BEATS_AT_START = 60
 /** Nobody waits for the answer of a worker that has missed this many beats. */
 const LATE_BEATS = 2
 
-/** The configuration as the first process read it: what the others run does not depend on when they look. */
+/** The configuration as the first process read it. Workers parse this text, because the file may have changed meanwhile. */
 export interface ConfigText {
   readonly source: string
   readonly text: string
 }
 
-/** One that is put in force. Of two, the one with the greater number was given later, to whichever worker. */
+/** A configuration text as given to a worker. Of two texts, the one with the greater `generation` was given later, to any worker. */
 export interface GivenText extends ConfigText {
   readonly generation: number
 }
 
-/** Only a file can ask for workers, and a file has a text. */
+/** `text` is never missing here: only a configuration file can ask for workers. */
 export function textOf({ source, text = '' }: FoundConfig): ConfigText {
   return { source, text }
 }
 
-/** What the first process asks a worker: all that it shows and does, and for signs of life. */
+/** What the first process asks a worker: its status, its controls, its counts, and for a sign of life. */
 export type Question = 'alive' | 'counts' | keyof Status | Exclude<keyof Controls, 'lastReload'>
 
 export interface Ask {
   readonly ask: Question
   readonly number: number
-  /** What is to be put in force, or done. */
+  /** What the question needs: the configuration to put in force, the order for a breaker, or which calls to find. */
   readonly input?: GivenText | BreakerOrder | RequestQuestion
 }
 
@@ -49,18 +49,18 @@ export interface Listening {
 
 /** What a worker sends to the first process: one of these. */
 export interface FromWorker {
-  /** It has begun, and wants its configuration, which is sent to it as `begin`. */
+  /** The worker runs, and asks for its configuration. The first process answers with `begin`. */
   readonly begun?: true
-  /** Where it takes calls; or why it can't take any. */
+  /** Where the worker takes calls; or, in `failed`, why it can't take any. */
   readonly listening?: Listening
   readonly failed?: object
-  /** The number of a question, and the answer to it, or a part of one that is sent in parts: the end of it is `null`. */
+  /** The number of a question, with its `answer` or a `part` of it. After the last part comes the answer `null`. */
   readonly reply?: number
   readonly answer?: unknown
   readonly part?: unknown
-  /** A part of what it tells besides an answer, or before it. */
+  /** A piece of the worker's counts, sent before or beside an answer. */
   readonly told?: unknown
-  /** What it asks and tells the ledger of the first process. */
+  /** What the worker asks and tells the ledger of the first process. */
   readonly ledger?: readonly Told[]
   readonly request?: WorkerRequest
 }
@@ -75,7 +75,7 @@ export interface Shared {
   readonly unlockToken: TokenStore['unlock']
 }
 
-/** One of these functions, and what it takes. */
+/** A call of a function of `Shared`: its name and its arguments. */
 export interface WorkerRequest {
   readonly number: number
   readonly what: keyof Shared
@@ -86,12 +86,12 @@ export interface WorkerRequest {
 export interface ToWorker {
   readonly begin?: GivenText
   readonly ledger?: readonly Answer[]
-  /** What became of a request. */
+  /** The outcome of a `WorkerRequest`: its answer, or the problem that it failed with. */
   readonly given?: { readonly number: number; readonly answer?: unknown; readonly problem?: string }
 }
 
 interface LinkOptions {
-  /** What a worker answers to give a sign of life. */
+  /** The question whose answer counts as the next sign of life. */
   beat(): object
   /** Called with each sign of life. */
   onBeat(answer: unknown): void
@@ -109,11 +109,11 @@ interface Open {
   resolve(answer: unknown): void
 }
 
-/** One worker, as the first process knows it: is asked questions, and watched for signs of life. */
+/** The first process's side of one worker: asks it questions, and watches it for signs of life. */
 export class WorkerLink {
   readonly worker: Worker
   readonly #options: LinkOptions
-  /** Few, and no Map, which would keep the parts of answers: see `Roster`. */
+  /** An array, because a Map would keep the parts of answers in memory (see `Roster`), and few questions are open at a time. */
   #open: Open[] = []
   readonly #beats: NodeJS.Timeout
   isListening = false
@@ -134,7 +134,7 @@ export class WorkerLink {
       clearInterval(this.#beats)
       for (const { number } of this.#open) this.#answered(number, undefined)
     })
-    // Beats are counted instead of time: while the first process itself stands still, no worker seems to hang.
+    // Beats are counted, not time: otherwise every worker would seem to hang after the first process itself stood still.
     this.#beats = setInterval(() => this.#beat(), BEAT_MS)
   }
 
@@ -150,8 +150,8 @@ export class WorkerLink {
   }
 
   /**
-   * The worker's answer, or the parts of one that is sent in parts; undefined if it ends before, or neither answers nor tells
-   * anything in that time.
+   * The worker's answer, or an array of its parts if it is sent in parts. Undefined if the worker ends before it answers, or if it
+   * neither answers nor sends counts for `withinMs`.
    */
   ask<Answer>(question: object, withinMs: number): Promise<Answer | undefined> {
     const number = this.#questions++

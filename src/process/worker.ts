@@ -29,7 +29,7 @@ export function textFromFirstProcess(): Promise<GivenText> {
   })
 }
 
-/** Runs a gateway as one of several processes. One that can't start tells the first process why, and ends. */
+/** Runs a gateway as one of several processes. If it can't start, it tells the first process why, and this process ends. */
 export async function runWorker(
   config: Config,
   { log, parse }: { log: Log; parse: (text: ConfigText) => Promise<FoundConfig> },
@@ -63,7 +63,7 @@ export async function runWorker(
       (answer: unknown) => {
         process.send?.({ reply: number, answer: answer ?? null } satisfies FromWorker)
       },
-      // To this question it counts as away. Its calls go on.
+      // A reply without an answer means to the first process that this worker is away. Calls go on.
       (err: unknown) => {
         log.logger.error({ err, ask }, 'a worker could not answer the first process')
         process.send?.({ reply: number } satisfies FromWorker)
@@ -76,8 +76,8 @@ export async function runWorker(
 }
 
 /**
- * Tells the first process what changed since it was last told, in pieces, between which calls are served. For how many
- * milliseconds this process was busy with it.
+ * Sends the first process the counts that changed since the last time, in pieces. Calls are served between the pieces. Resolves
+ * with the milliseconds for which this process was busy sending.
  */
 async function tellCounts(registry: Registry): Promise<number> {
   let busyMs = 0
@@ -95,13 +95,13 @@ async function tellCounts(registry: Registry): Promise<number> {
   }
 }
 
-/** Resolves when it is on its way. */
+/** Resolves when the message was handed to the channel, or could not be. */
 function tell(message: FromWorker): Promise<unknown> {
   return new Promise((resolve) => process.send?.(message, resolve))
 }
 
 type ListenError = NodeJS.ErrnoException & { readonly port?: number; readonly address?: string }
-/** Never returns. What is sent as JSON of an error is what explains it. */
+/** Ends the process, so the promise never settles. JSON leaves out the message of an error, so its fields are sent one by one. */
 function failed({ message, stack, code, port, address }: ListenError): Promise<never> {
   process.send?.({ failed: { message, stack, code, port, address } } satisfies FromWorker, () => process.exit(1))
   return new Promise(() => undefined)

@@ -44,15 +44,15 @@ import {
 } from './worker-link.ts'
 import { UnderWay } from './under-way.ts'
 
-/** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
+/** A worker that died is replaced after this time, so that one that dies again and again does not keep the machine busy. */
 const REPLACE_AFTER_MS = 1_000
-/** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only one that hangs takes more. */
+/** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only a worker that hangs takes longer. */
 const ANSWER_WITHIN_MS = 2_000
 /** The wait for answers that a readiness probe can do without. The whole probe may have only two seconds. */
 const ANSWER_SOON_MS = 500
 /**
- * How often a worker tells what it has counted: what one that is killed has counted since is lost. Once a second, but with many
- * series less often, so that it costs the worker no more than a hundredth of its time.
+ * How often a worker sends its counts. When a worker is killed, what it counted since it last sent them is lost. With many series
+ * it sends them less often, so that sending takes at most `COUNTS_PART` of its time.
  */
 const COUNTS_EVERY_MS = 1_000
 const COUNTS_PART = 1 / 100
@@ -61,16 +61,16 @@ const COUNTS_PART = 1 / 100
 const OWN = 0
 
 /**
- * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added
- * up, and a worker that dies or hangs is replaced. Throws, and leaves no worker behind, if a worker can't start or the
- * admin port is taken. Longer than a screen, because all of it shares the list of workers and the phase.
+ * Runs the configured number of workers, which share one port. This process serves the admin port for all of them, adds up
+ * their metrics, and replaces a worker that dies or hangs. Throws if a worker can't start or the admin port is taken, and
+ * leaves no worker behind. The function is longer than a screen, because all of it shares the list of workers and the phase.
  */
 export async function runWorkers(
   config: Config,
   { log, load, text }: { log: Log; load: ReloadParts['load']; text: ConfigText },
 ): Promise<Running> {
-  // Each worker accepts for itself. Node's default lets the first process hand connections over one by one. That costs
-  // time for each, and one on its way to a worker that is killed is neither answered nor closed, ever.
+  // Each worker accepts its own connections. By Node's default the first process accepts them and hands each one over. That takes
+  // time, and a connection that is being handed to a worker that is killed is never answered or closed.
   cluster.schedulingPolicy = cluster.SCHED_NONE
   const { store } = config
   const clock = systemClock
@@ -88,7 +88,7 @@ export async function runWorkers(
   let secrets = await followBesideWorkers(config, managed)
   const reloads = new UnderWay()
   parts.defer(async () => {
-    // A reload that is under way opens others.
+    // A reload that is under way replaces `secrets`.
     await reloads.over()
     await secrets.disposeAsync()
   })
@@ -109,7 +109,7 @@ export async function runWorkers(
         countAt = performance.now() + Math.max(COUNTS_EVERY_MS / 2, (answer as number) / COUNTS_PART)
       },
       onTold(part) {
-        // A piece that comes after the worker ended is dropped: its counts were closed then.
+        // A piece that arrives after the worker ended is dropped, because the counts of that worker are closed.
         if (links.has(link)) counts.note(worker.id, part as CountPiece)
       },
       onHung() {
@@ -138,12 +138,12 @@ export async function runWorkers(
     if (phase !== 'serving') return
     await fork().catch((err: unknown) => log.logger.error({ err }, 'no new worker'))
   }
-  // Whatever ends this process: a worker that hangs, or is stopped, would stay behind.
+  // Workers are killed whatever ends this process. Otherwise one that hangs, or is stopped, would stay behind.
   process.on('exit', () => {
     for (const { worker } of links) worker.process.kill('SIGKILL')
   })
   const listening = (): WorkerLink[] => [...links].filter((link) => link.isListening)
-  /** The answers are in the order of the workers that listen now. */
+  /** The answers are in the order of `listening()` at the time of the call. */
   const askEach = <Answer>(ask: Question, input?: Ask['input'], withinMs = ANSWER_WITHIN_MS) => {
     const question = { ask, ...(input === undefined ? {} : { input }) }
     return Promise.all(listening().map((link) => link.ask<Answer>(question, link.isAlive ? withinMs : 0)))
@@ -153,8 +153,8 @@ export async function runWorkers(
   const missing = (): number => config.server.workers - [...links].filter((link) => link.isAlive).length
   const endWorkers = async (): Promise<void> => {
     phase = 'stopping'
-    // At its exit the channel of a worker may still have what it told before. A worker that dies before it takes a listener that was
-    // sent to it gets no `disconnect`.
+    // `exit` is too early: the channel may still hold what the worker sent before it. `disconnect` may never come: it does not if a
+    // worker dies before it takes a listener that was sent to it.
     const ended = [...links].map(({ worker }) => once(worker.process, 'close'))
     for (const link of links) {
       common.leave(link)
@@ -192,7 +192,7 @@ export async function runWorkers(
       const known = (await askEach<QuotaRow[] | null>('quota')).filter((rows) => rows !== null && rows !== undefined)
       return known.length === 0 ? undefined : mergeQuotas(known.flat())
     },
-    // They are counted in one ledger: any worker knows.
+    // Budgets are counted in one ledger, so the answer of any worker will do.
     budgets: async () => (await askEach<BudgetRow[] | null>('budgets')).find(Array.isArray),
     queue: async () => mergeQueues(await askRows<QueueRow>('queue')),
     credentials: async () => mergeCredentials(await askRows<CredentialRow>('credentials')),
@@ -209,7 +209,7 @@ export async function runWorkers(
       if (phase === 'stopping') return 'draining'
       const asked = [...links].filter((link) => link.isAlive)
       if (asked.length === 0) return 'no worker answers'
-      // One that serves is enough to be ready: taking calls from the others would make an outage of it.
+      // One worker that serves is enough. Not to be ready would take calls from that worker, too, and cause an outage.
       return firstReady(asked.map((link) => link.ask<string | null>({ ask: 'notReady' }, ANSWER_WITHIN_MS)))
     },
     async degraded() {
@@ -242,7 +242,7 @@ export async function runWorkers(
     }
     const started = parts.move()
     const stop = async (): Promise<void> => {
-      // Workers may be told to end by somebody else, too. Then they end before this process gets to it.
+      // The phase is set first: workers may be told to end by somebody else, too, and must not be replaced then.
       phase = 'stopping'
       await webhooks.close()
       await endWorkers()
@@ -258,7 +258,7 @@ export async function runWorkers(
   }
 }
 
-/** Where a new worker listens; throws what it failed with if it does not come so far. */
+/** The URLs of a new worker. Rejects with the error of the worker if it can't start, or a `StartError` if it ends before. */
 function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
   return new Promise((resolve, reject) => {
     worker.on('message', (message: FromWorker) => {
@@ -273,7 +273,7 @@ function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
   })
 }
 
-/** Undefined as soon as one is ready; else why the first of them is not. */
+/** Undefined as soon as one worker is ready. If none is, the reason that the first of them gives. */
 async function firstReady(asked: readonly Promise<string | null | undefined>[]): Promise<string | undefined> {
   const ready = asked.map(async (answer) => {
     if ((await answer) !== null) throw new Error('not ready')

@@ -8,16 +8,16 @@ export interface DayRow {
   readonly class: string
   /** Units that attempts were charged. */
   readonly units: number
-  /** Calls that ended, however they did. */
+  /** Calls that ended, with whatever outcome. */
   readonly calls: number
-  /** Those of them that the gateway refused. */
+  /** How many of `calls` the gateway refused. */
   readonly refusals: number
-  /** How often calls waited for quota until they had it, and for how long together. */
+  /** How often calls waited for quota and got it, and for how many milliseconds in total. */
   readonly waits: number
   readonly waitMs: number
   /** Units that were not charged, because the cache answered. */
   readonly savedUnits: number
-  /** What calls have cost, in billionths of `unit`: as budgets are charged, whether or not the client has one. */
+  /** What calls have cost, in billionths of `unit`. Counted as for budgets, even if the client has none. */
   readonly spent: number
   /** The currency of the upstream's prices, and what the client belongs to; undefined where there is none. */
   readonly unit?: string | undefined
@@ -25,13 +25,13 @@ export interface DayRow {
   readonly organisation?: string | undefined
 }
 
-/** The name of all that have none of their own, because there are too many. */
+/** The common name of accounts or clients that are counted together, because there are too many. */
 export const OTHER = 'other'
 
-/** Days are kept for so long. */
+/** Rows are kept for this many days, and deleted then. */
 export const KEPT_DAYS = 90
 
-/** How many rows of a day are kept, of all instances together. */
+/** How many rows of a day have their own names, for all instances together. Later ones are folded: see `foldsOf`. */
 export const MOST_ROWS = 10_000
 
 export const DAY_MS = 86_400_000
@@ -41,7 +41,7 @@ export function dayOf(wallMs: number): string {
   return new Date(wallMs).toISOString().slice(0, 10)
 }
 
-/** When the day after that of a moment begins. */
+/** When the next day (UTC) begins. Both times are in milliseconds since 1970. */
 export function nextDay(wallMs: number): number {
   return (Math.floor(wallMs / DAY_MS) + 1) * DAY_MS
 }
@@ -54,7 +54,7 @@ export function daysBetween(since: number, until: number, now: number): string[]
   return days
 }
 
-/** A row of its names (client, upstream, account, class; and if it has them team, organisation, unit) and `NUMBERS`, as stores keep them. */
+/** Makes a row of what stores keep: its names, in the order of `namesOf`, and its numbers, in the order of `NUMBERS`. */
 export function rowOf(day: string, names: readonly string[], numbers: readonly number[]): DayRow {
   const [client = '', upstream = '', account = '', className = ''] = names
   const [team, organisation, unit] = names.slice(4).map((name) => name || undefined)
@@ -63,7 +63,7 @@ export function rowOf(day: string, names: readonly string[], numbers: readonly n
   return { day, client, upstream, account, class: className, ...counts, team, organisation, unit }
 }
 
-/** The names of a row in its day. A row without money and team has four, which older releases read, too. */
+/** What names a row within its day. A row without team, organisation and unit has four names, so that older releases can read it. */
 export function namesOf({ client, upstream, account, class: className, team, organisation, unit }: DayRow): string[] {
   const more = [team, organisation, unit].map((name) => name ?? '')
   return [client, upstream, account, className, ...(more.every((name) => name === '') ? [] : more)]
@@ -72,7 +72,7 @@ export function namesOf({ client, upstream, account, class: className, team, org
 /** The numbers of a row, in the order in which stores keep them. */
 export const NUMBERS = ['units', 'calls', 'refusals', 'waits', 'waitMs', 'savedUnits', 'spent'] as const
 
-/** Under which names a row is kept instead of its own, where there are too many: without its account, then without its client. */
+/** The rows that a row is added to when there are too many: first without its account, then without its client, too. */
 export function foldsOf(row: DayRow): [DayRow, DayRow] {
   return [
     { ...row, account: OTHER },

@@ -1,8 +1,8 @@
 import type { DayRow } from './day-row.ts'
 
-/** What was counted in a while, all of it on one day. */
+/** Rows of one day that are added together. Each row has only what was counted since the last time. */
 export interface Batch {
-  /** Each is greater than the one before of the same process. */
+  /** Greater than the number of any earlier batch of the same process. */
   readonly number: number
   readonly day: string
   readonly rows: readonly DayRow[]
@@ -13,12 +13,12 @@ export interface UsageDays {
   /** How many rows a batch has at most. */
   readonly rowsABatch: number
   /**
-   * Adds a batch to what is kept. Rejects where that is not certain; the same batch can be added again then, and counts once.
-   * Batches must be added one after another, in order.
+   * Adds a batch to what is kept. Rejects if it is not certain that the batch was added. The same batch can then be added again, and
+   * counts once. A process must add its batches one after another, in order.
    */
   add(batch: Batch): Promise<void>
   /** All rows of a day, in no order. Delays no calls. */
   read(day: string): Promise<readonly DayRow[]>
-  /** Resolves when nothing is written any more. */
+  /** Resolves when all writes have ended. */
   close(): Promise<void> | void
 }

@@ -4,13 +4,13 @@ import { costsOf } from '../queue/fair-share.ts'
 import { OTHER } from './day-row.ts'
 import type { ClientUse } from './recent-use.ts'
 
-/** What the rows of one limit tell of a client's part of it. */
+/** What a client's part of a limit is computed from. */
 export type Claim = Pick<ClientUse, 'client' | 'weight' | 'share' | 'used' | 'hour'>
 
 /**
- * The part of a quota, from 0 to 1, that each client is due among those that used it in its window or within the hour: by weight, but no
- * client less than its share. That is how those that wait are served. Clients that want less leave the rest to the others, so more than
- * this is no fault. The clients that share the name `other` are due nothing known.
+ * The part of a quota, from 0 to 1, that each client is due among the clients that used it in its window or in the last hour. It goes
+ * by weight, but no client gets less than its share: waiting calls are served by the same rule. A client may use more than it is due,
+ * because others may leave it the rest. The name `other` is left out, because it stands for several clients.
  */
 export function dueOf(claims: readonly Claim[]): Map<string, number> {
   const active = claims.filter(({ client, used, hour }) => client !== OTHER && (used > 0 || hour > 0))
@@ -20,7 +20,7 @@ export function dueOf(claims: readonly Claim[]): Map<string, number> {
   return new Map(active.map(({ client }, i) => [client, 1 / costs[i]! / parts]))
 }
 
-/** Rows of one client, limit and so on from several processes, added up. Delays no calls. */
+/** Adds up the rows that have the same key, such as those of one client and limit from several processes. Delays no calls. */
 export async function addUp(
   rows: Iterable<ClientUse>,
   keyOf: (row: ClientUse) => string,
@@ -33,7 +33,7 @@ export async function addUp(
     if (other === undefined) sums.set(key, row)
     else {
       const { used, hour, day, since } = other
-      // What is told reaches back as far as the process that began last.
+      // The sum is complete only since the process that started last.
       const sum = { used: row.used + used, hour: row.hour + hour, day: row.day + day }
       sums.set(key, { ...row, ...sum, since: Math.max(since, row.since) })
     }
@@ -42,7 +42,7 @@ export async function addUp(
   return [...sums.values()]
 }
 
-/** For metrics: what each client is due of the quotas of an account's class. Delays no calls. */
+/** The part that each client is due of the quotas of each account and class, for metrics. Delays no calls. */
 export async function duesByClass(rows: Iterable<ClientUse>): Promise<ClientDue[]> {
   const turn = new Turn()
   const dues: ClientDue[] = []

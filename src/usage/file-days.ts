@@ -12,18 +12,17 @@ import { DAY_MS, dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUM
 import type { Batch, UsageDays } from './days.ts'
 
 /**
- * The first and the last line of a file. Each line between is a row: client, upstream, account, class and so on, then the numbers. The whole
- * is JSON, too, which older releases read.
+ * The first and the last line of a file. Each line between is a row: its names (see `namesOf`), then its numbers. The whole file is
+ * also valid JSON, because older releases read it as such.
  */
 const [HEAD, TAIL] = ['{"version":1,"rows":[', ']}']
 
-/** How many rows are added, or put into the text, in one turn of the event loop: about a millisecond. */
+/** How many rows are added, or put into the text, in one turn of the event loop. */
 const ROWS_A_TURN = 256
 
 /**
- * Keeps the rows of each day in a JSON file, replaced as a whole, so that a crash in the middle of a write leaves the file before it.
- * Like the files of quotas it is not synced to disk: it survives the death of the process, not of the machine. The folder is
- * locked by the ledger.
+ * Keeps the rows of each day in a JSON file. The file is replaced as a whole, so a crash during a write leaves the old file. Like the
+ * files of quotas it is not synced to disk: it survives a crash of the process, but not of the machine. The ledger locks the folder.
  */
 export class FileDays implements UsageDays {
   /** Each batch writes the whole file. */
@@ -34,11 +33,11 @@ export class FileDays implements UsageDays {
   /** The day that is written now, and its rows by name. */
   #day: string | undefined
   #rows = new Map<string, DayRow>()
-  /** The latest batch that is in the rows, by the process that counted it. */
+  /** The number of the latest batch in the rows, by the worker that counted it. */
   readonly #added = new Map<number, number>()
   /**
-   * Until the batches that came are added, and the days that were asked for are read. Both take several turns of the event loop, and
-   * both put aside a file that is damaged: side by side, one might put aside the good file that the other has written since.
+   * Resolves when all calls of `add` and `read` so far have ended. They run one after another, because each takes several turns of
+   * the event loop and puts aside a damaged file. Side by side, one might put aside the good file that the other has just written.
    */
   #last: Promise<void> = Promise.resolve()
 
@@ -48,7 +47,7 @@ export class FileDays implements UsageDays {
     this.#logger = logger
   }
 
-  /** With workers, the first of them writes for all: `worker` says whose batch it is. */
+  /** With workers, the first process writes for all of them: `worker` is the number of the one that counted the batch. */
   add(batch: Batch, worker = 0): Promise<void> {
     return this.#next(() => this.#add(batch, worker))
   }
@@ -64,14 +63,15 @@ export class FileDays implements UsageDays {
       if (number > added) await forEachInTurns(rows, ROWS_A_TURN, this.#clock, (row) => this.#addRow(row))
       replaceFile(this.#fileOf(day), await textOf(this.#rows, this.#clock))
     } catch (error) {
-      // The file lacks what was added. Another worker may begin the next day before this batch comes again.
+      // The rows may have what the file lacks, so they are dropped, and the next call reads the file again. The batch comes again, and
+      // by then another worker may have begun the next day.
       this.#day = undefined
       throw error
     }
     this.#added.set(worker, Math.max(added, number))
   }
 
-  /** To be awaited before the folder is unlocked: it may be of another process then. */
+  /** Must be awaited before the folder is unlocked, because another process may use the folder after that. */
   close(): Promise<void> {
     return this.#last
   }
@@ -108,7 +108,7 @@ export class FileDays implements UsageDays {
     this.#rows.set(key, { ...into, ...sums })
   }
 
-  /** A file that can't be read is put aside: what it had is missing then, and the gateway serves all the same. */
+  /** A damaged file is put aside: its rows are missing then, but the gateway goes on. Rejects if the file can't be read. */
   async #load(day: string): Promise<DayRow[]> {
     const path = this.#fileOf(day)
     const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
@@ -135,7 +135,7 @@ function keyOf(row: DayRow): string {
   return JSON.stringify(namesOf(row))
 }
 
-/** The rows must not change meanwhile. */
+/** The text of a file. The rows must not change until this resolves. */
 async function textOf(rows: ReadonlyMap<string, DayRow>, clock: Clock): Promise<string> {
   const written: string[] = []
   await forEachInTurns(rows.values(), ROWS_A_TURN, clock, (row) =>
@@ -156,7 +156,7 @@ async function rowsIn(text: string, day: string): Promise<DayRow[] | undefined> 
   return rows
 }
 
-/** What stands in a file for its rows; something that is no row where it is damaged. */
+/** The rows of a file, unchecked. For a damaged part it yields a value that is no row. */
 function* writtenIn(text: string): Iterable<unknown> {
   const [head, ...lines] = text.split('\n')
   const tail = lines.pop()
@@ -173,7 +173,7 @@ function* writtenIn(text: string): Iterable<unknown> {
 
 type Written = [names: string[], numbers: number[]]
 
-/** Not by a schema: that takes ten times as long, and there are many rows. */
+/** Checked by hand, because a schema takes much longer, and there are many rows. */
 function isWritten(row: unknown): row is Written {
   if (!Array.isArray(row) || row.length !== 2) return false
   const [names, numbers] = row as unknown[]

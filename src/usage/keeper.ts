@@ -4,9 +4,9 @@ import { daysBetween, type DayRow, nextDay } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 import type { Usage } from './usage.ts'
 
-/** What is counted in so much time is lost when the process is killed. */
+/** When the process is killed, what it counted for up to this time is lost. */
 export const FLUSH_EVERY_MS = 2_000
-/** Stores know for longer than this which batches they have. What can't be written for so long is dropped. */
+/** A batch that could not be written for this time is dropped. Must be shorter than stores remember which batches they have. */
 const GIVE_UP_MS = 6 * 86_400_000
 
 export interface KeeperOptions {
@@ -14,9 +14,9 @@ export interface KeeperOptions {
   readonly days: UsageDays
   readonly clock: Clock
   readonly logger: Logger
-  /** Says of a client what it belongs to, and of an upstream in which currency its prices are, as of now. */
+  /** Returns a function that finds the team and organisation of a client and the currency of an upstream, as of now. */
   owners(): (row: Pick<DayRow, 'client' | 'upstream'>) => Pick<DayRow, 'team' | 'organisation' | 'unit'>
-  /** Told when a write fails. */
+  /** Called each time a write fails. */
   onUnwritten(): void
 }
 
@@ -29,7 +29,7 @@ export interface UsageReader {
 /** Writes what was counted to the rows of the day, in the background, every few seconds. */
 export class UsageKeeper implements UsageReader {
   readonly #options: KeeperOptions
-  /** What was taken and is not certain to be written, the oldest first. */
+  /** Batches that are not certain to be written, the oldest first. */
   readonly #batches: (Batch & { readonly takenAt: number })[] = []
   #number = 0
   #writing: Promise<void> | undefined
@@ -55,7 +55,7 @@ export class UsageKeeper implements UsageReader {
     yield* readDays(this.#options.days, since, until, this.#options.clock)
   }
 
-  /** Writes once more, and no more then. */
+  /** Writes one last time. */
   async close(): Promise<void> {
     this.#isClosed = true
     this.#timer?.cancel()
@@ -65,7 +65,7 @@ export class UsageKeeper implements UsageReader {
   #later(): void {
     const { clock } = this.#options
     const wall = clock.wall()
-    // At midnight, so that what was counted before is written as that of the day before.
+    // Not later than midnight (UTC), so that what was counted before midnight is written to the day that ended.
     const delayMs = Math.min(FLUSH_EVERY_MS, nextDay(wall) - wall)
     this.#timer = clock.schedule(delayMs, () => {
       void this.flush().finally(() => {
@@ -76,7 +76,7 @@ export class UsageKeeper implements UsageReader {
 
   async #write(): Promise<void> {
     const isBehind = this.#batches.length > 0
-    // While nothing can be written the counters themselves keep it, and only a day that ends is put by.
+    // While nothing can be written, the tallies go on counting, and a new batch is made only when the day ends.
     if (!isBehind || this.#options.usage.isNewDay) this.#take()
     if ((await this.#add()) && isBehind) {
       this.#take()
@@ -125,7 +125,7 @@ export class UsageKeeper implements UsageReader {
   }
 }
 
-/** What a store has of some days. */
+/** Reads the rows of each kept day from that of `since` to that of `until`, in milliseconds since 1970, the oldest first. */
 export async function* readDays(
   days: UsageDays,
   since: number,

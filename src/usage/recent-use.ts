@@ -3,20 +3,20 @@ import type { QueuedClient } from '../queue/admission.ts'
 import type { Calendar } from '../time/calendar.ts'
 import type { Clock } from '../time/clock.ts'
 
-/** A limit whose units are shown by client; `window` is its label. Limits that only differ in what they are split by are one. */
+/** A limit whose units are shown by client. `window` is its label. Limits that differ only in what they are split by count as one. */
 export interface CountedLimit extends ClassLabels {
   readonly window: string
   readonly windowMs: number
   readonly isCalendar: boolean
-  /** Where its windows are not simply multiples of their length. */
+  /** Set if the windows do not begin at multiples of their length. */
   readonly calendar?: Calendar | undefined
 }
 
-/** What one client has used of one limit: in its window, the last hour and the last day. It goes to other processes as JSON. */
+/** What one client has used of one limit: in its window, the last hour and the last day. Sent to other processes as JSON. */
 export interface ClientUse extends ClassLabels {
   readonly window: string
   readonly client: string
-  /** What its part of the limit depends on. */
+  /** The part of the limit that the client is due depends on its weight and share. */
   readonly weight: number
   readonly share: number
   /** Units, in the current window, and in at least the last hour and day. */
@@ -57,7 +57,7 @@ export class RecentUse {
     this.#share = share
   }
 
-  /** Not used for a day, nor in its window if that is longer. */
+  /** Whether it was not used for a day, nor in its window. Only a window with a calendar can be longer than a day. */
   get isIdle(): boolean {
     return this.#day.sum(this.#clock.now()) === 0 && (this.#limit.calendar === undefined || this.#used === 0)
   }
@@ -85,7 +85,7 @@ export class RecentUse {
   }
 }
 
-/** A sum over the last while, by buckets: of at least that time, and at most one bucket more. */
+/** A sum over the last `ms`, kept in buckets. It covers at least that time, and at most one bucket more. */
 class Span {
   readonly #bucketMs: number
   readonly #buckets: number[]
@@ -94,7 +94,7 @@ class Span {
 
   readonly #calendar: Calendar | undefined
 
-  /** `kept`: how many buckets before the current one count. With a calendar, each of its windows is a bucket. */
+  /** `kept` is how many buckets before the current one count. With a calendar, each of its windows is one bucket. */
   constructor(ms: number, buckets: number, kept = buckets, calendar?: Calendar) {
     this.#bucketMs = ms / buckets
     this.#calendar = calendar
@@ -113,7 +113,7 @@ class Span {
     return sum
   }
 
-  /** A clock that is set back goes on in the newest bucket. */
+  /** Empties the buckets that are too old at `at`. If the clock was set back, the newest bucket stays the current one. */
   #goOn(at: number): void {
     const bucket = this.#calendar?.indexOf(at) ?? Math.floor(at / this.#bucketMs)
     if (bucket <= this.#newest) return

@@ -6,15 +6,15 @@ import type { Clock } from '../time/clock.ts'
 import { DAY_MS, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
-/** For how long it is known which batches of a process were added. Its keeper gives up before. */
+/** For how long Redis knows the latest batch of a process. The keeper drops a batch sooner, so none is added twice. */
 const NUMBER_KEPT_MS = 7 * DAY_MS
 
 /**
- * Adds rows to those of a day, unless the batch was added before: its sender does not know whether an answer that it did not get was
- * a yes. The number comes first: if Redis refuses a write in the middle, something is lost, and nothing is counted twice.
+ * Adds a batch of rows to a day, unless it was added before: a sender that got no answer sends the batch again. The number of the
+ * batch is written first. If Redis then refuses a write, some rows are lost, but nothing is counted twice.
  * KEYS: the rows of the day; the number of the latest batch of this process.
- * ARGV: the number of this batch; how many rows have names; milliseconds for which rows are kept, and the number; then for each row its
- * name, the name without its account, the name without its account and client, and its numbers.
+ * ARGV: the number of this batch; how many rows have their own names; for how many milliseconds the rows are kept; for how many the
+ * number is; then for each row its name, the name without its account, the name without its account and client, and its numbers.
  */
 const ADD = `
   if tonumber(redis.call('GET', KEYS[2]) or '0') >= tonumber(ARGV[1]) then return 0 end
@@ -41,13 +41,13 @@ const ADD = `
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
   return 1`
 
-/** Keeps the rows of each day in a hash that all instances add to, and that expires. */
+/** Keeps the rows of each day in a Redis hash. All instances add to it, and it expires. */
 export class RedisDays implements UsageDays {
-  /** So many rows keep Redis busy for less than a millisecond. */
+  /** Few enough that a batch does not keep Redis busy for long. */
   readonly rowsABatch = 200
   readonly #prefix: string
   readonly #redis: OwnConnection
-  /** Of this process. */
+  /** Names this process. */
   readonly #id = randomBytes(6).toString('hex')
 
   constructor(store: StoreConfig, clock: Clock) {
@@ -81,7 +81,7 @@ export class RedisDays implements UsageDays {
     this.#redis.close()
   }
 
-  /** In the same slot of a cluster, because one script writes both. */
+  /** All keys are in the same slot of a cluster, because one script writes two of them. */
   #keyOf(name: string): string {
     return `${this.#prefix}:{usage}:${name}`
   }

@@ -8,7 +8,7 @@ export type TallyMetrics = Pick<
   'quotaCharged' | 'quotaSaved' | 'clientWaits' | 'clientWaitSeconds' | 'moneySpent'
 >
 
-/** Counts for one client, account and class: in the metrics, and once more for the rows of the day. */
+/** Counts for one client, account and class, both in the metrics and for the rows of the day. */
 export class Tally {
   readonly #labels: ClassLabels
   readonly #client: string
@@ -22,16 +22,16 @@ export class Tally {
   #waitMs = 0
   #savedUnits = 0
   #spent = 0
-  // A series appears with its first event.
+  // Each series is made by its first event, so that none is exported before.
   #charged: CounterSeries | undefined
   #saved: CounterSeries | undefined
   #waited: CounterSeries | undefined
   #waitSeconds: CounterSeries | undefined
   #moneySpent: CounterSeries | undefined
-  /** The currency of that. */
+  /** The currency of `#moneySpent`. */
   #unit: string | undefined
 
-  /** `onChange` is told of the first change after each `take`. */
+  /** `onChange` is called with this tally at its first change after each `take`. */
   constructor(labels: ClassLabels, client: string, metrics: TallyMetrics, onChange: (tally: Tally) => void) {
     this.#labels = labels
     this.#client = client
@@ -64,7 +64,7 @@ export class Tally {
     this.#change()
   }
 
-  /** A call has cost so many billionths of a currency. */
+  /** Counts what a call has cost: `money` is in billionths of the currency `unit`. */
   spend(money: number, unit: string, id: string): void {
     if (unit !== this.#unit) {
       this.#unit = unit
@@ -75,7 +75,7 @@ export class Tally {
     this.#change()
   }
 
-  /** A call has ended. The metric of calls is counted by its status and outcome elsewhere. */
+  /** Counts a call that has ended, for the rows only. The metric of calls is counted elsewhere. */
   end(isRefused: boolean): void {
     this.#calls++
     if (isRefused) this.#refusals++
@@ -97,7 +97,7 @@ export class Tally {
       spent: this.#spent,
     }
     this.#units = this.#calls = this.#refusals = this.#waits = this.#savedUnits = this.#spent = 0
-    // What rounding left out is told the next time.
+    // What rounding left out is part of the next row.
     this.#waitMs -= row.waitMs
     this.#isChanged = false
     return row

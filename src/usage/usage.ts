@@ -17,15 +17,15 @@ import { Tally, type TallyMetrics } from './tally.ts'
 export interface UsageOptions {
   readonly metrics: TallyMetrics
   readonly clock: Clock
-  /** How many tallies of a day have names of their own. Later ones share those of `other`, so that sums stay true. */
+  /** How many tallies of a day have their own names. Later ones are counted under `other`, so that sums stay right. */
   readonly mostTallies?: number
-  /** The same for what clients have used of limits lately. */
+  /** How many `RecentUse` have their own names. */
   readonly mostRecent?: number
-  /** How much of it is kept where it is used. Every client of every account may be a combination. */
+  /** How many look-ups are remembered in `Spending` and `CallUsage`. There may be one for each client of each account. */
   readonly mostLookUps?: number
 }
 
-/** About 400 bytes and 700 bytes each. */
+/** These bound the memory that counting takes. */
 const MOST_TALLIES = 10_000
 const MOST_RECENT = 5_000
 const MOST_LOOK_UPS = 50_000
@@ -35,10 +35,10 @@ const DROP_EVERY_MS = 60_000
 export class Usage {
   readonly #options: Required<UsageOptions>
   readonly #tallies = new Map<string, Tally>()
-  /** Those that have counted something that was not taken yet. */
+  /** The tallies with counts that were not taken yet. */
   #changed: Tally[] = []
   readonly #recent = new Map<string, RecentUse>()
-  /** What spenders have looked up, and how much that is. */
+  /** The maps in which `Spending` and `CallUsage` remember look-ups. `#lookUps` counts their entries. */
   readonly #lookedUp = new Set<Map<string, unknown>>()
   #lookUps = 0
   /** The day that is counted now. */
@@ -79,15 +79,15 @@ export class Usage {
   }
 
   /**
-   * The client under which something new is counted, for the account `other`, where there are too many already; undefined where
-   * there is room. Accounts lose their names first, and clients when there are twice as many.
+   * Undefined while there is room for something new with its own name. Otherwise it is counted for the account `other`, and this
+   * returns the name of its client: the own name at first, and `other` once there are twice as many as `most`.
    */
   #folded(account: string, client: string, size: number, most: number): string | undefined {
     if (size < most || (account === OTHER && (client === OTHER || size < 2 * most))) return undefined
     return size < 2 * most ? client : OTHER
   }
 
-  /** What clients have used of limits within a day, or a longer window: of all, since what each is due depends on the others. Delays no calls. */
+  /** What each client has used of each limit in the last day, or in its window if that is longer. Delays no calls. */
   async recent(): Promise<ClientUse[]> {
     const turn = new Turn()
     const rows: ClientUse[] = []
@@ -99,12 +99,12 @@ export class Usage {
     return rows
   }
 
-  /** Whether another day has begun than the one that is counted. */
+  /** Whether the day that is counted is over. */
   get isNewDay(): boolean {
     return dayOf(this.#options.clock.wall()) !== this.#day
   }
 
-  /** What was counted since the last time, and of which day it is. Whoever takes it has to keep it: it is not told again. */
+  /** What was counted since the last `take`, and its day. The caller has to keep it, because it is not returned again. */
   take(): { day: string; rows: DayRow[] } {
     const day = this.#day
     const rows = this.#changed.map((tally) => tally.take(day))
@@ -119,7 +119,7 @@ export class Usage {
     return { day, rows }
   }
 
-  /** Drops what was not used for a day; not more often than once in a while, since it looks at all. */
+  /** Drops what was not used for a day. Does nothing if it ran lately, because it looks at every entry. */
   #dropIdle(): void {
     const now = this.#options.clock.now()
     if (now - this.#droppedAt < DROP_EVERY_MS) return
@@ -128,7 +128,7 @@ export class Usage {
     this.#forgetLookUps()
   }
 
-  /** A map is about to have one more tally, or whatever else may be looked up here again. All are emptied now and then. */
+  /** Notes that a look-up is about to be remembered in `into`. The map is emptied now and then, so it must hold nothing else. */
   looksUp(into: Map<string, unknown>): void {
     if (++this.#lookUps > this.#options.mostLookUps) this.#forgetLookUps()
     this.#lookedUp.add(into)
@@ -156,7 +156,7 @@ interface Spender {
   readonly recent: readonly RecentUse[]
 }
 
-/** Counts for each client what calls of one kind are charged, and would have been. */
+/** Counts for each client the units that calls of one kind are charged, and those that the cache saved. */
 export class Spending {
   readonly #usage: Usage
   readonly #labels: ClassLabels
@@ -179,7 +179,7 @@ export class Spending {
     for (let i = 0; i < recent.length; i++) recent[i]!.add(this.#limits[i]!.units, client)
   }
 
-  /** An attempt has cost so much in the end: units in the order of the classes, and in that of the limits. */
+  /** Counts what an attempt has cost in the end. The units are in the order of the classes, and in the order of the limits. */
   countSpent(client: QueuedClient, id: string, byClass: readonly number[], byLimit: readonly number[]): void {
     const { tallies, recent } = this.#of(client.name)
     for (let i = 0; i < tallies.length; i++) tallies[i]!.charge(byClass[i]!, id)
