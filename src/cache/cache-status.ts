@@ -2,20 +2,20 @@
 export type ForwardReason = 'bypass' | 'method' | 'uri-miss' | 'vary-miss' | 'request' | 'stale'
 
 export interface CacheStatus {
-  /** Undefined for an answer from the store. */
+  /** Undefined if a stored answer was given without asking the upstream. */
   readonly forwarded: ForwardReason | undefined
   /** Status of the upstream's own answer, where the client gets another. */
   readonly forwardedStatus?: number | undefined
-  /** Milliseconds for which the answer is fresh; below 0 it is not any more. */
+  /** Milliseconds for which the answer is still fresh. A value below 0 says how long it has been stale. */
   readonly ttlMs?: number | undefined
   readonly isStored?: boolean
-  /** It waited for the answer to another call. */
+  /** Whether the call waited for the answer to another call. */
   readonly isCollapsed?: boolean
-  /** Why something else was done than was to be expected. */
+  /** Why the cache was bypassed, the answer was not stored, or a stale answer was given. */
   readonly detail?: string | undefined
 }
 
-/** The value of Cache-Status. Of the key it says nothing. */
+/** The value of the Cache-Status field. It does not contain the key of the answer. */
 export function cacheStatus(status: CacheStatus): string {
   const { forwarded, forwardedStatus, ttlMs, isStored, isCollapsed, detail } = status
   let text = forwarded === undefined ? 'sluice; hit' : `sluice; fwd=${forwarded}`

@@ -20,7 +20,7 @@ export class Capture {
     return true
   }
 
-  /** The answer with its body. Not to be read after `add` returned false: a piece would be missing. */
+  /** The answer with its body. Do not read it after `add` returned false: a piece would be missing. */
   get entry(): Entry {
     return { kind: 'entry', ...this.#head, body: wholeBody(this.#pieces) }
   }

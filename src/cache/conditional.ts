@@ -39,7 +39,7 @@ export function isNotModified(entry: Entry, headers: IncomingHttpHeaders, now: E
   return known !== undefined && modified !== undefined && modified <= known
 }
 
-/** An entity tag of the vendor without what makes it weak: here tags are compared weakly (RFC 9110 §8.8.3.2). */
+/** The vendor's own entity tag without `W/`: here tags are compared weakly (RFC 9110 §8.8.3.2). */
 function opaqueOf(etag: string): string {
   return asSent(etag.trim()).replace(/^W\//, '')
 }

@@ -21,8 +21,8 @@ export function parseDirectives(field: Field): Directives {
 }
 
 /**
- * Splits a list at the commas outside of quotes. A quote without an end, and each quote behind it, counts as an ordinary
- * character: to search for the end of each would take time in the square of the length, which a hostile peer could use.
+ * Splits a list at the commas outside of quotes. A quote without an end, and each quote after it, counts as an ordinary
+ * character. To search for the end of each would take time in the square of the length, which a hostile peer could use.
  */
 function membersOf(text: string): string[] {
   const members: string[] = []

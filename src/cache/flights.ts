@@ -2,15 +2,15 @@ import { LRUCache } from 'lru-cache'
 import { Cancellation } from '../time/cancellation.ts'
 import type { Entry } from './entry.ts'
 
-/** The answer to a read that others waited for, with what tells whether it answers their requests, too. */
+/** The answer to a read, for the reads that waited for it. `names` and `selector` tell whether it answers their requests, too. */
 export interface Landed {
   readonly entry: Entry
-  /** The names of the request fields that it depends on, and the selector that their values give. */
+  /** The names of the request fields that the answer depends on, and the selector that their values give. */
   readonly names: readonly string[] | undefined
   readonly selector: string
 }
 
-/** After an answer that could not be shared, reads of the same place ask the upstream each for itself, for so many milliseconds. */
+/** How long reads of a place do not wait for one another after an answer that could not be shared, in milliseconds. */
 const ALONE_MS = 60_000
 /** How many such places are remembered. */
 const ALONE_KEPT = 10_000
@@ -25,8 +25,8 @@ export class Flight {
   /** Whether the request was sent to the upstream. */
   isSent = false
   /**
-   * How long its own call had time, in milliseconds, if it ended without an answer; -Infinity if its client left. Another read with more
-   * patience may have the answer that it would have had.
+   * How long its own call could wait, in milliseconds, if it was refused and more time might have helped. -Infinity if its client left;
+   * Infinity in any other case. A read with more patience may still get an answer.
    */
   patienceMs = Infinity
   #isOpen = true
@@ -43,7 +43,10 @@ export class Flight {
     return this.#waiting.size > 0
   }
 
-  /** Calls `land` at the end of the flight; it must not throw. Returns a function that stops the wait. */
+  /**
+   * Calls `land` at the end of the flight, with the answer, or with undefined if there is none. `land` must not throw. Returns a
+   * function that stops the wait.
+   */
   join(land: (landed: Landed | undefined) => void): () => void {
     this.#waiting.add(land)
     return () => {
@@ -51,12 +54,12 @@ export class Flight {
     }
   }
 
-  /** Returns what is cancelled when the last of those that wait leaves. Ask when the flight's own client has gone. */
+  /** Returns a cancellation for the time when the last waiting read leaves. Ask for it when the flight's own client has gone. */
   lastWaiterGone(): Cancellation {
     return (this.#lastWaiterGone ??= new Cancellation())
   }
 
-  /** Lets nobody join any more. */
+  /** Keeps further reads from finding the flight. The reads that wait already still get its answer. */
   close(): void {
     if (this.#isOpen) this.#onOver()
     this.#isOpen = false
@@ -70,20 +73,20 @@ export class Flight {
   }
 }
 
-/** The flights of this process, by what they ask for. */
+/** The flights of this process, by the key of the place that they read. */
 export class Flights {
-  /** An object without a prototype, since a Map would keep the reads that are over: see `Roster`. */
+  /** An object without a prototype. A Map would keep finished reads in memory, see `Roster`. */
   readonly #flights = Object.create(null) as Record<string, Flight>
   /** Until when the reads of a place do not wait for one another. */
   readonly #alone = new LRUCache<string, number>({ max: ALONE_KEPT })
 
-  /** Returns the flight that a read may wait for. */
+  /** Returns the flight that a read of this generation may wait for; undefined if there is none. */
   find(key: string, generation: string): Flight | undefined {
     const flight = this.#flights[key]
     return flight?.generation === generation ? flight : undefined
   }
 
-  /** Begins a flight, unless there is one already or the last answer could not be shared. */
+  /** Begins a flight. Returns undefined if there is one of this generation already, or if an answer could not be shared lately. */
   begin(key: string, generation: string, now: number): Flight | undefined {
     const aloneUntil = this.#alone.get(key)
     if (aloneUntil !== undefined) {

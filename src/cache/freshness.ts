@@ -106,7 +106,7 @@ function hasLifetime(directives: Directives, fields: Fields, isShared: boolean):
   return directives.has('max-age') || (isShared && directives.has('s-maxage')) || fields['expires'] !== undefined
 }
 
-/** Whether the configured lifetime counts: the answer is no error and has none of its own (RFC 9111 §4.2.2). */
+/** Whether the configured lifetime counts: the answer is no error and has no explicit lifetime (RFC 9111 §4.2.2). */
 function isGivenLifetime({ status, fields }: Exchanged, directives: Directives, policy: CachePolicy): boolean {
   return policy.freshForMs > 0 && status < 400 && !hasLifetime(directives, fields, !policy.isPrivate)
 }
@@ -140,7 +140,7 @@ function staleness(
   const isStrict =
     isAlwaysChecked || directives.has('must-revalidate') || (isShared && directives.has('proxy-revalidate'))
   if (isStrict) return { whileRevalidateMs: 0, ifErrorMs: 0, isStrict: true }
-  // s-maxage forbids stale use, too (RFC 9111 §5.2.2.10), but not a use that the same answer allows explicitly.
+  // s-maxage also forbids stale use (RFC 9111 §5.2.2.10), unless the same answer allows it explicitly.
   const isImplied = isShared && directives.has('s-maxage')
   const allowedMs = (name: string, configuredMs: number): number => {
     const seconds = secondsOf(directives, name)

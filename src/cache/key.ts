@@ -16,16 +16,16 @@ export interface Asked {
   readonly upstream: string
   readonly url: string
   readonly account: AccountNamed
-  /** The client that alone may get the answer; undefined if all clients of the account share it. */
+  /** The only client that may get the answer; undefined if all clients of the account share it. */
   readonly client: string | undefined
-  /** The normalized path, which names the resource, and path and query as they were sent. */
+  /** `normalPath` is the normalized path, which names the resource. `target` is the path and query as they were sent. */
   readonly normalPath: string
   readonly target: string
   /** Names and values in turn of the fields that may tell the upstream who asks. They are the client's own. */
   readonly askers: readonly string[]
 }
 
-/** Its name, and the vendor's id of it, which a reload may change as well: another id has other data. */
+/** The account's name, and the vendor's id of it. A reload may change the id, and another id has other data. */
 interface AccountNamed {
   readonly key: string
   readonly id: string | undefined

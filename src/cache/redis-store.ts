@@ -5,9 +5,9 @@ import { inTime } from '../time/in-time.ts'
 import type { Stored } from './entry.ts'
 import { type CacheStore, type Found, KEPT_MS } from './store.ts'
 
-/** How long a generation lasts under which nothing is stored yet: longer than any request takes. */
+/** How long a generation lasts while nothing is stored under it: longer than any request takes. */
 const GENERATION_MS = 10 * 60_000
-/** A megabyte or two. */
+/** The most resources whose invalidation is remembered. It bounds the memory that they take. */
 export const MOST_PENDING = 10_000
 
 declare module 'ioredis' {
@@ -35,7 +35,7 @@ export interface RedisStoreOptions {
   readonly redis: Redis | Cluster
   readonly clock: Clock
   readonly prefix: string
-  /** The longest wait for Redis, in milliseconds; after it nothing was found. */
+  /** The longest wait for Redis, in milliseconds. After it a look-up finds nothing. */
   readonly answerWithinMs: number
   onError(error: unknown): void
 }
@@ -43,9 +43,15 @@ export interface RedisStoreOptions {
 /** Stores answers in Redis, for all gateways together. */
 export class RedisStore implements CacheStore {
   readonly #options: RedisStoreOptions
-  /** Resources whose invalidation Redis has not taken. Until it has, nothing of them is found here, but other gateways find the old. */
+  /**
+   * Resources whose invalidation Redis has not taken. Until it has, this gateway finds nothing of them, but other gateways still find
+   * the old answers.
+   */
   readonly #pending = new Set<string>()
-  /** Nothing is found that was kept before, by the wall clock: what was written to was not remembered. */
+  /**
+   * An answer that was stored before this time, by the wall clock, is not found: it may be out of date. The time is set when a failed
+   * invalidation could not be remembered.
+   */
   #trustedFrom = 0
 
   constructor(options: RedisStoreOptions) {
@@ -96,7 +102,7 @@ export class RedisStore implements CacheStore {
 
   /** Answers of an ended generation are never found again, and expire by themselves. */
   invalidate(resource: string): void {
-    // Redis answers in order: whatever is asked from now on sees the end of the generation.
+    // Redis answers in order: every look-up from now on sees the end of the generation.
     this.#options.redis.del(this.#keyOf(resource)).then(
       () => this.#pending.delete(resource),
       (error: unknown) => {
@@ -106,7 +112,10 @@ export class RedisStore implements CacheStore {
     )
   }
 
-  /** Remembers no more than so many, however long Redis is away. A read that began before the write may still be kept for a while. */
+  /**
+   * Remembers a failed invalidation. Beyond `MOST_PENDING` no answer is trusted that is stored up to `GENERATION_MS` from now: the
+   * answer to a read that began before the write may still be stored until then.
+   */
   #remember(resource: string): void {
     if (this.#pending.size < MOST_PENDING) this.#pending.add(resource)
     else if (!this.#pending.has(resource)) this.#trustedFrom = this.#options.clock.wall() + GENERATION_MS
@@ -121,7 +130,7 @@ export class RedisStore implements CacheStore {
     this.#options.redis.disconnect()
   }
 
-  /** Begins a generation, or finds the one that another read has begun meanwhile; undefined if a write has ended that again. */
+  /** Begins a generation, or finds the one that another read began meanwhile; undefined if a write has already ended that one. */
   async #begin(key: string): Promise<string | undefined> {
     const { redis } = this.#options
     const generation = randomBytes(9).toString('base64url')
@@ -151,7 +160,7 @@ const NOTHING: Found = { generation: undefined, stored: undefined, isFailed: tru
 /** The version of the format. Entries of another version are not read. */
 export const FORMAT = '3'
 
-/** How long an answer of the store may take: so far the age by the store and the age by the wall clock may differ. */
+/** The longest time, in milliseconds, that an answer of the store may take. The age by the store is inexact by that much. */
 const AWAY_MS = 1_000
 
 interface Kept {

@@ -1,7 +1,7 @@
 /*
  * src/cache: what RFC 9111 allows to keep and to answer, and the two stores of answers.
  * It imports only http, schema, observe, redis and time; the calls are in gateway.
- * A change here must prove that no answer reaches whom it is not for (test/cache, npm run cache-suite).
+ * A change here must prove that no answer reaches a client that it is not for (test/cache, npm run cache-suite).
  */
 
 import { type Entry, type Stored, valueOf } from './entry.ts'
@@ -33,7 +33,7 @@ export interface CacheStore {
   close(): void
 }
 
-/** The longest time that an answer is stored. An older one has more likely changed than it is asked for again. */
+/** The longest time that an answer is stored. An older answer is more likely to have changed than to be requested again. */
 export const KEPT_MS = 24 * 3_600_000
 
 /** How long an answer is of use, in milliseconds: while it is fresh, may be given stale, or can be revalidated. */

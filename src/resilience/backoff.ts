@@ -1,9 +1,11 @@
 import type { Random } from '../time/clock.ts'
 
 /**
- * How delays are spread, so that those who failed together do not come back together. After AWS, "Exponential Backoff and
- * Jitter": `full`, all of the delay is random; `equal`, half of it; `decorrelated`, between the base and three times the
- * delay before.
+ * How delays are spread, so that calls that failed together are not retried together. After AWS, "Exponential Backoff and
+ * Jitter".
+ * - `full`: all of the delay is random.
+ * - `equal`: half of it is random.
+ * - `decorrelated`: it is random between the base delay and three times the delay before.
  */
 export type Jitter = 'full' | 'equal' | 'decorrelated'
 
@@ -14,9 +16,9 @@ export interface BackoffPolicy {
 }
 
 /**
- * How long to wait before the given retry (1 for the first), after a delay of `previousMs` (0 for the first): up to a bound
- * that doubles with every retry. Where the upstream said when to come back, that long, and a random part of the base delay
- * more.
+ * How long to wait before a retry, in milliseconds. `retry` counts from 1. `previousMs` is the delay before the last retry, 0 for
+ * the first one. The wait is at most `maxDelayMs`. For `full` and `equal` its bound doubles with every retry. If the upstream said
+ * when to come back, `retryAfterMs`, the wait is that long plus a random part of the base delay, even beyond `maxDelayMs`.
  */
 export function backoffMs(
   policy: BackoffPolicy,
@@ -41,7 +43,7 @@ export function backoffMs(
 const FIRST_MS = 1_000
 const LONGEST_MS = 60_000
 
-/** How long to wait after so many failures in a row, at least one: a second, doubled with each, and at most a minute. */
+/** How long to wait after `failures` failures in a row (at least 1), in milliseconds: a second, doubled each time, up to a minute. */
 export function backoffOf(failures: number): number {
   return Math.min(LONGEST_MS, FIRST_MS * 2 ** (failures - 1))
 }

@@ -10,11 +10,11 @@ export type BreakerState = 'closed' | 'half-open' | 'open'
 
 /**
  * The permission to send one call. What it reports counts only if the breaker has not changed its state meanwhile: a
- * call that began before an opening says nothing about the time after it. Declared with `using`, it counts as
- * `abandoned` at the end of its scope unless it has reported more.
+ * call that began before an opening says nothing about the time after it. Of a probe only the first report counts.
+ * Declared with `using`, it counts as `abandoned` at the end of its scope unless it has reported before.
  */
 export interface BreakerPermit extends Disposable {
-  /** Whether the call probes if the upstream works again. */
+  /** Whether the call probes whether the upstream works again. */
   readonly isProbe: boolean
   /** The response headers arrived in time and are no failure. The body may still break off. */
   answered(): void
@@ -35,43 +35,46 @@ export interface BreakerFailure {
 
 export interface BreakerOptions {
   readonly clock: Clock
-  /** Failures in a row that open it. */
+  /** How many failures in a row open the breaker. */
   readonly failures: number
-  /** How long it stays open; twice as long each time it opens again soon, up to `maxResetMs`. */
+  /** How long the breaker stays open, in milliseconds: twice as long each time it opens again soon, up to `maxResetMs`. */
   readonly resetMs: number
   readonly maxResetMs: number
-  /** How many calls may probe the upstream at once. So many must succeed. Where they take longer than `resetMs`, one more may. */
+  /**
+   * How many calls may probe the upstream at once, and how many must succeed. If `resetMs` has passed since the latest probe
+   * began, one more may probe.
+   */
   readonly probes: number
   onChange(state: BreakerState, change: BreakerChange): void
 }
 
 export interface BreakerChange {
-  /** How long it stays open; undefined for another state, or until it is closed by hand. */
+  /** How long the breaker stays open, in milliseconds; undefined if it is not open, or stays open until it is closed by hand. */
   readonly forMs: number | undefined
   readonly isByHand: boolean
-  /** The failure that opened it; undefined for another state, and if it was opened by hand. */
+  /** The failure that opened the breaker; undefined if it is not open, or was opened by hand. */
   readonly failure: BreakerFailure | undefined
 }
 
 type State =
   | { readonly kind: 'closed'; readonly first: BreakerPermit; readonly retry: BreakerPermit }
-  /** Until a time, or, by hand, until it is closed. */
+  /** `until` is Infinity if the breaker was opened by hand. It then stays open until it is closed by hand. */
   | { readonly kind: 'open'; readonly until: number }
   | { readonly kind: 'half-open'; probing: number; succeeded: number; probedAt: number }
 
-/** What a client is told that comes while others probe. */
+/** How long a client is told to wait while other calls probe. */
 const PROBE_SOON_MS = 1_000
 
 /**
  * Stops calls to an upstream that keeps failing. After `failures` in a row it opens for a while, and then lets a few
- * calls probe. It needs no timers: an opening ends when somebody asks. No library that we know fits: each opens by a
- * rate over time, counts calls that began before an opening, or lacks several probes, growing pauses and a clock that
- * can be stepped.
+ * calls probe. It needs no timers: it checks whether an opening is over when somebody asks. No library that we know fits:
+ * each opens by a rate over time, counts calls that began before an opening, or lacks several probes, growing pauses and a
+ * clock that can be stepped.
  */
 export class Breaker {
   readonly #options: BreakerOptions
   #state: State = this.#closed()
-  /** How often it opened again soon after an opening, and how long the last opening was. */
+  /** How often in a row it opened again soon after an opening, and how long the last opening was. */
   #again = 0
   #lastMs = 0
   #closedAt = -Infinity
@@ -91,7 +94,7 @@ export class Breaker {
     return this.#state.kind !== 'closed' && !this.#mayProbe()
   }
 
-  /** Whether only a hand can close it. */
+  /** Whether it was opened by hand. It then stays open until it is closed by hand. */
   get isHeld(): boolean {
     return this.#state.kind === 'open' && this.#state.until === Infinity
   }
@@ -101,7 +104,7 @@ export class Breaker {
     return this.#openedBy
   }
 
-  /** Milliseconds until a call may probe the upstream again, as far as that is known. */
+  /** Milliseconds until a call may probe the upstream again. It is a guess while others probe, or if it was opened by hand. */
   get retryAfterMs(): number {
     const state = this.#state
     if (state.kind !== 'open') return PROBE_SOON_MS
@@ -110,8 +113,8 @@ export class Breaker {
   }
 
   /**
-   * Returns a permit to send a call; undefined if the breaker refuses it. Retries do not count as failures: one client
-   * that keeps requesting the one thing that fails must not block the upstream for all others.
+   * Returns a permit to send a call; undefined if the breaker refuses it. While it is closed, a failed retry does not count:
+   * one client that keeps requesting the one thing that fails must not block the upstream for all others.
    */
   enter({ isRetry }: { isRetry: boolean }): BreakerPermit | undefined {
     const state = this.#state
@@ -124,7 +127,7 @@ export class Breaker {
     this.#change({ kind: 'open', until: Infinity }, { isByHand: true })
   }
 
-  /** Closes it now. From then on calls decide again. */
+  /** Closes it by hand, now. From then on failures may open it again. */
   close(): void {
     this.#again = 0
     this.#change(this.#closed(), { isByHand: true })
@@ -141,7 +144,7 @@ export class Breaker {
     const state = this.#state
     if (state.kind !== 'half-open') return false
     const { probes, resetMs, clock } = this.#options
-    // A probe may be an upload that takes hours, in which it tells nothing. Nobody else would get through.
+    // A probe may be an upload that takes hours and reports nothing meanwhile. Without one more, no other call would get through.
     return state.probing + state.succeeded < probes || state.probedAt + resetMs <= clock.now()
   }
 

@@ -41,7 +41,7 @@ export class Breakers {
     for (const [group, breaker] of this.#groups) yield { group, breaker }
   }
 
-  /** Keeps open what was opened by hand before a reload. */
+  /** Holds open the breakers that `previous` holds open, so that what was opened by hand stays open over a reload. */
   holdAs(previous: Breakers): void {
     for (const { group, breaker } of previous.all()) if (breaker.isHeld) this.named(group)?.hold()
   }

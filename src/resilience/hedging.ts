@@ -1,4 +1,4 @@
-/** After a fixed time, or after the time within which that share of recent calls had their response headers. */
+/** When to hedge: after a fixed time, or after the time in which the share `quantile` of recent calls had response headers. */
 export type HedgeAfter = { readonly ms: number } | { readonly quantile: number }
 
 /** How many calls of a class are remembered, how many are needed, and after how many they are sorted again. */
@@ -6,7 +6,7 @@ const REMEMBERED = 256
 const AT_LEAST = 20
 const EVERY = 32
 
-/** Says after which time a call is so late that it is worth sending a second one beside it. */
+/** Says after which time a call is so late that a hedge is worth sending. */
 export class Hedging {
   readonly #after: HedgeAfter
   readonly #classes = new Map<string, Latencies>()
@@ -15,12 +15,12 @@ export class Hedging {
     this.#after = after
   }
 
-  /** Undefined while too few calls of the class are known. */
+  /** That time in milliseconds; undefined while too few calls of the class are known. */
   afterMs(className: string): number | undefined {
     return 'ms' in this.#after ? this.#after.ms : this.#classes.get(className)?.quantileMs
   }
 
-  /** A call had its response headers after that time. */
+  /** Notes that a call had its response headers after `tookMs`. */
   observe(className: string, tookMs: number): void {
     if ('ms' in this.#after) return
     const { quantile } = this.#after

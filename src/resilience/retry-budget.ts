@@ -3,7 +3,7 @@ import type { Clock } from '../time/clock.ts'
 /** Retries that are allowed even without traffic: one a second, up to ten saved up. */
 const RETRIES_PER_SECOND = 1
 const MOST_SAVED = 10
-/** Only this many recent calls count: a quiet day must not pay for a storm. */
+/** The budget saves up what at most this many calls pay in: a quiet day must not pay for a storm. */
 const CALLS_REMEMBERED = 500
 
 /**
@@ -25,12 +25,12 @@ export class RetryBudget {
     this.#countedAt = clock.now()
   }
 
-  /** A call was sent for the first time. */
+  /** Pays in for a call's first attempt. */
   deposit(): void {
     this.#balance = Math.min(this.#most, this.#balance + this.#share)
   }
 
-  /** Takes out one retry, if there is one. */
+  /** Takes out one retry. Returns false if there is none. */
   withdraw(): boolean {
     const now = this.#clock.now()
     if (this.#balance < MOST_SAVED) {

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock } from '../time/clock.ts'
 
-/** Up to this size every body is collected, even one that is never replayed: a whole body is cheaper to send. */
+/** Up to this declared size a body is collected even if it is never replayed: a whole body is cheaper to send. */
 const CHEAP_BYTES = 16_384
 const NOTHING = Buffer.alloc(0)
 
@@ -39,8 +39,8 @@ export function hasBody({ headers }: IncomingMessage): boolean {
 
 /**
  * The body of a client's request. A body that declares a small length is collected before the call is admitted. Any other body
- * streams through, as fast as the upstream takes it, and is not read before it is sent. If a streamed body turns out to be
- * small, it is kept, so that it can be replayed.
+ * streams through, as fast as the upstream takes it, and is not read before it is sent. If a chunked body turns out to be small,
+ * and the call may be retried, the body is kept, so that it can be replayed once all of it has arrived.
  */
 export class RequestBody {
   /** Whether `prepare` has finished. */
@@ -54,7 +54,7 @@ export class RequestBody {
   readonly #request: IncomingMessage
   readonly #response: ServerResponse
   readonly #options: BodyOptions
-  /** Undefined for a chunked body, whose length the client does not know either. */
+  /** Undefined for a chunked body, which declares no length. */
   readonly #declaredBytes: number | undefined
   /** The pieces that are kept: the whole body once `#isWhole`. */
   #pieces: Buffer[] = []
@@ -75,7 +75,7 @@ export class RequestBody {
     this.#isWhole = this.#declaredBytes === 0
   }
 
-  /** All of it, where it is kept and has come. */
+  /** The whole body; undefined if it is not kept, or has not all arrived. */
   get whole(): Buffer | undefined {
     return this.#isWhole ? ((this.content() as Buffer | null) ?? NOTHING) : undefined
   }
@@ -85,12 +85,15 @@ export class RequestBody {
     return this.#isWhole || !this.#isStreaming
   }
 
-  /** The Content-Length for a streamed body; undefined if the client declared none. */
+  /** The Content-Length for a body that is streamed; undefined if the client declared none, or if the whole body is here. */
   get streamedLength(): number | undefined {
     return this.#isWhole ? undefined : this.#declaredBytes
   }
 
-  /** Collects the body if it is one that is collected. Throws a `BodyError` if it is too large or does not arrive. */
+  /**
+   * Collects a body that declares a small length; any other body is not read yet. Throws a `BodyError` if the declared length is
+   * above `maxBytes`, or if a body that is collected does not arrive.
+   */
   async prepare(): Promise<void> {
     const { mayRetry, keepBytes, maxBytes } = this.#options
     const bytes = this.#declaredBytes
@@ -102,7 +105,7 @@ export class RequestBody {
     this.isPrepared = true
   }
 
-  /** The body for the transport. Call it only once for a streamed body. */
+  /** The body for the transport; null if it is empty. Call it only once for a streamed body. */
   content(): Buffer | AsyncIterable<Buffer> | null {
     if (!this.#isWhole) return this.#watched()
     if (this.#pieces.length > 1) this.#pieces = [Buffer.concat(this.#pieces)]
@@ -129,7 +132,7 @@ export class RequestBody {
     const { clock } = this.#options
     return new Promise((resolve, reject) => {
       const request = this.#request
-      // Its events are over. One of HTTP/2 is not destroyed, but ended although nobody has read it.
+      // The client has gone, and no event comes any more. An HTTP/2 request is then not destroyed: it has ended unread.
       if (request.destroyed || request.readableEnded) return reject(new BodyError('gone'))
       const stop = (): void => {
         request.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose)

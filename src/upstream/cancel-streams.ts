@@ -8,22 +8,22 @@ const { kHTTP2Session } = symbols as { readonly kHTTP2Session: unique symbol }
 
 const REFUSED = 'REFUSED_STREAM'
 
-/** Whether the upstream refused the stream of a call, by which it says that it has done nothing of it (RFC 9113 §8.7). */
+/** Whether the upstream refused the stream of a call. It thereby says that it has done no part of the call (RFC 9113 §8.7). */
 export function isRefusedStream(error: unknown): boolean {
   return (error as { code?: string } | undefined)?.code === REFUSED
 }
 
 /**
- * Makes sure that the upstream is told of each stream of HTTP/2 that is given up. undici closes such a stream and then destroys it.
- * Without an error code Node tells the upstream only when the whole request has gone out, and not at all if the stream is destroyed before
- * that. The upstream would go on with the call, and the stream would count for ever as one of those that may be open at once. If an answer
- * came to it, Node would make another stream of it, whose error at the end of the connection ends the process.
+ * Makes sure that the upstream learns of each HTTP/2 stream that is given up. undici closes such a stream without an error code, and
+ * then destroys it. Without a code Node tells the upstream only when the whole request has gone out, and never if the stream is
+ * destroyed before that. The upstream would go on with the call, and the stream would count for ever as an open one. If an answer to
+ * it came, Node would make another stream of the answer. The error of that stream at the end of the connection would end the process.
  */
 export function cancelStreams(pool: Pool): void {
   pool.on('connect', (_, targets) => {
     const client = targets.at(-1) as { readonly [kHTTP2Session]?: ClientHttp2Session | null } | undefined
     const session = client?.[kHTTP2Session]
-    // It may be HTTP/1.1 that the upstream speaks.
+    // Without a session the upstream speaks HTTP/1.1.
     if (session === undefined || session === null) return
     const request = session.request.bind(session)
     session.request = (headers, options) => closedByCancel(request(headers, options)).once('error', ownUpToRefusal)
@@ -37,8 +37,8 @@ function closedByCancel(stream: ClientHttp2Stream): ClientHttp2Stream {
 }
 
 /**
- * Keeps undici from sending a call anew whose stream was refused. It would do so at once, even while the upstream has too much to do, and
- * nobody would know: neither the quota nor the retry budget nor the log.
+ * Keeps undici from sending a call again after its stream was refused. undici would do so at once, even while the upstream is
+ * overloaded. The quota and the retry budget would not count that attempt, and the log would not show it.
  */
 function ownUpToRefusal(this: ClientHttp2Stream, error: Error & { code?: string }): void {
   if (this.rstCode !== constants.NGHTTP2_REFUSED_STREAM) return

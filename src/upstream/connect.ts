@@ -24,7 +24,7 @@ interface ConnectOptions {
   /** Options of the TCP connection, such as how names are looked up. */
   readonly tcp: Connectors.BuildOptions
   readonly tls: Connectors.BuildOptions
-  /** Says through which proxy the next TCP connection is made, if any. */
+  /** Returns the proxy for the next TCP connection. Undefined: no proxy is used. */
   readonly proxy: (() => URL) | undefined
 }
 
@@ -36,12 +36,12 @@ export function connectorOf({ connectTimeoutMs, tlsTimeoutMs, tcp, tls, proxy }:
       ? connectDirectly
       : ({ hostname, port }, callback) => openTunnel(proxy(), `${hostname}:${port}`, connectTimeoutMs, callback)
   const connectTls = buildConnector({ ...tls, timeout: tlsTimeoutMs })
-  // undici resumes the latest TLS session of a server, but holds it by a weak reference only: without this, the next collection of
-  // garbage would take it, and each new connection would cost a full handshake.
+  // undici resumes the latest TLS session of a server, but holds it only by a weak reference. `held` keeps it alive. Otherwise the
+  // next garbage collection would take the session, and the next connection would cost a full handshake.
   const held: { session?: Buffer } = {}
   const hold = (session: Buffer): void => void (held.session = session)
   return (options, callback) => {
-    // With a server name undici would connect to that name instead of the host, and so avoid the guarded look-up.
+    // If undici gets a server name for a host that is an IP address, it uses a `lookup` of its own, which is not guarded.
     const { servername: _, ...tcpOptions } = options
     const port = options.port || (options.protocol === 'https:' ? '443' : '80')
     connectTcp({ ...tcpOptions, protocol: 'http:', port }, (error, socket) => {
@@ -94,7 +94,7 @@ function openTunnel(proxy: URL, authority: string, timeoutMs: number, callback: 
     callback(...result)
   }
   const timer = setTimeout(
-    // After what has arrived was read, should this process have stood still.
+    // If this process stood still, the proxy's answer may have arrived meanwhile. `setImmediate` lets it be read first.
     () => setImmediate(() => end(new errors.ConnectTimeoutError('the proxy made no tunnel in time'), null)),
     timeoutMs,
   )
@@ -108,7 +108,7 @@ function openTunnel(proxy: URL, authority: string, timeoutMs: number, callback: 
     socket.setNoDelay(true)
     end(null, socket)
   })
-  // "response" comes instead of "connect" from a proxy that takes CONNECT for an ordinary request.
+  // If a proxy takes CONNECT for an ordinary request, "response" comes instead of "connect".
   connecting.on('response', ({ statusCode }) =>
     end(new ProxyError(`the proxy made no tunnel: it answered ${statusCode}`), null),
   )

@@ -1,4 +1,4 @@
-/** Most bytes of the head of a WebSocket frame: two, eight for an extended length, and four for the mask. */
+/** The most bytes of a frame's head: two, eight for an extended length, and four for the mask. */
 const LONGEST_HEAD = 14
 const CLOSE = 0x8
 
@@ -57,7 +57,7 @@ function payloadLength(head: Buffer): number {
   return length === 126 ? head.readUInt16BE(2) : length
 }
 
-/** A Close frame with a status code. Frames of a client have to be masked (§5.3). Zeros do as a mask: the code is no secret. */
+/** A Close frame with a status code. A client must mask its frames (§5.3). A mask of zeros is enough: the code is no secret. */
 export function closeFrame(code: number, isMasked: boolean): Buffer {
   const payload = [code >> 8, code & 0xff]
   return Buffer.from(isMasked ? [0x88, 0x82, 0, 0, 0, 0, ...payload] : [0x88, 0x02, ...payload])

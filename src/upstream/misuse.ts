@@ -1,6 +1,6 @@
 import { AddressError } from '../net/guarded-lookup.ts'
 
-/** Errors about what was asked for, rather than about the upstream: of undici, or that its address is not to be reached. */
+/** Whether the request is at fault, not the upstream: undici rejects it, or its address is not allowed. */
 export function isMisuse(error: Error): boolean {
   const { code } = error as { code?: string }
   return (

@@ -4,8 +4,8 @@ import { NamesByPlace } from '../http/names-by-place.ts'
 const lowerCase = new NamesByPlace((name) => name.toLowerCase())
 
 /**
- * The fields of a response: what undici makes of names and values in turn, at less cost. Nearly always all of them lie in one
- * piece of memory. That becomes one text, of which each of them is a part.
+ * Reads the fields of a response from names and values in turn. The result is the same as undici's, at less cost. Nearly always all
+ * names and values lie in one piece of memory. That piece is decoded once, and each name and value is cut from the text.
  */
 export function readFields(raw: readonly Buffer[]): Fields {
   const fields: Fields = {}
@@ -14,7 +14,7 @@ export function readFields(raw: readonly Buffer[]): Fields {
   const last = raw.at(-1)!
   const { buffer, byteOffset: start } = first
   const end = last.byteOffset + last.length
-  // A head that came in several pieces has parts elsewhere.
+  // If the head came in several pieces, some names and values lie elsewhere. `textOf` decodes those one by one.
   const text = last.buffer === buffer && end > start ? Buffer.from(buffer, start, end - start).toString('latin1') : ''
   const textOf = (piece: Buffer): string => {
     const at = piece.byteOffset - start
@@ -28,7 +28,7 @@ export function readFields(raw: readonly Buffer[]): Fields {
 function add(fields: Fields, name: string, value: string): void {
   const known = fields[name]
   if (known === undefined) fields[name] = value
-  // A name such as `constructor` or `__proto__`, which every object knows.
+  // The name is one that every object inherits, such as `constructor` or `__proto__`.
   else if (!Object.hasOwn(fields, name))
     Object.defineProperty(fields, name, { value, enumerable: true, configurable: true, writable: true })
   else if (typeof known === 'string') fields[name] = [known, value]

@@ -15,7 +15,7 @@ const { kSocket, kParser, kQueue, kRunningIdx } = symbols as {
 
 interface Parser {
   readonly client: Readonly<Record<symbol, unknown>>
-  /** Names and values in turn. What is no list undici hands on as it is. */
+  /** Names and values in turn. undici passes on unchanged what is not a list. */
   headers: readonly Buffer[] | Fields
   onHeadersComplete(status: number, upgrade: boolean, shouldKeepAlive: boolean): number
 }
@@ -31,13 +31,14 @@ const STOP = -1
 /**
  * Makes a pool skip `100 Continue` responses that nobody asked for, as a client must (RFC 9110 §15.2). undici takes them for
  * an error and destroys the connection while the upstream carries out the request. The call would be answered with 502, and if
- * its method allows it, sent again and again. With another status undici's parser reads them like any other 1xx.
+ * its method allows it, sent again and again. Under another status undici's parser reads them like any other 1xx.
  *
  * A 101 that nobody asked for still ends the connection. The call is told of it first, because it shows that the upstream has
  * begun. An interim response of HTTP/1.0 or with `Connection: close` still ends the connection, too: the parser reads nothing
- * behind it.
+ * after it.
  *
- * With `readsFields` the fields of a response are read by `readFields`, and not by undici. Then they are no list in `rawHeaders`.
+ * If `readsFields` is true, `readFields` reads the fields of a response instead of undici. `rawHeaders` is then an object, not a
+ * list. An exception is a response with a field named `length`: undici still reads that one.
  */
 export function adaptParsers(pool: Pool, { readsFields }: { readonly readsFields: boolean }): void {
   pool.on('connect', (_, targets) => {
@@ -49,7 +50,7 @@ export function adaptParsers(pool: Pool, { readsFields }: { readonly readsFields
       const { client } = parser
       if (readsFields) {
         const fields = readFields(parser.headers as readonly Buffer[])
-        // undici asks for the length of the list. A field of that name would be taken for it.
+        // undici reads the length of the list. It would take a field named `length` for it.
         if (fields['length'] === undefined) parser.headers = fields
       }
       const requests = client[kQueue] as readonly ({ readonly upgrade: unknown } | null)[]

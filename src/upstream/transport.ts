@@ -33,24 +33,27 @@ export interface TransportOptions {
   readonly idleTimeoutMs: number
   readonly tls: TlsOptions
   readonly http2: boolean
-  /** Says through which HTTP proxy the next connection is made, with its credentials. */
+  /** Returns the URL of the HTTP proxy for the next connection, with its credentials. Undefined: no proxy is used. */
   readonly proxy: (() => URL) | undefined
-  /** Looks the addresses of a host name up. Default: as the system does. */
+  /** Looks up the addresses of a host name. Default: the look-up of the system. */
   readonly lookup?: LookupFunction
 }
 
-/** All connections that there may be were taken by other calls, and none became free in time. Nothing was sent. */
+/** Other calls used all connections that the upstream may have, and none became free in time. Nothing was sent. */
 export class ConnectionsTaken extends Error {
   readonly code = 'CONNECTIONS_TAKEN'
 }
 
 /**
- * The largest head of a response, in bytes. nginx and HAProxy take 8 and 16 KiB by default, Envoy 60, curl 300. As much is what Node
- * takes in HTTP/2.
+ * The largest head of a response, in bytes. By default nginx takes 8 KiB, HAProxy 16, Envoy 60 and curl 300. In HTTP/2 Node takes
+ * as many bytes as this limit.
  */
 export const MOST_HEAD_BYTES = 65_536
 
-/** Whether an upstream answered with a head that is larger. The call has been carried out, and would be answered so again. */
+/**
+ * Whether a request failed because the head of its response is larger than `MOST_HEAD_BYTES`. The upstream has carried out the
+ * call, and a retry would fail in the same way.
+ */
 export function isHeadTooLarge(error: unknown): boolean {
   return (error as { code?: string } | undefined)?.code === 'UND_ERR_HEADERS_OVERFLOW'
 }
@@ -75,7 +78,7 @@ export class Transport {
 
   constructor(options: TransportOptions) {
     this.#most = options.connections
-    // Where HTTP/2 is spoken, too, that a response came with HTTP/1.1 shows in how undici tells its fields.
+    // With `http2` undici must read the fields: only the form of its raw headers tells HTTP/1.1 responses from HTTP/2 ones.
     const readsFields = !options.http2
     this.#pool = poolOf(options, readsFields)
     this.#upgrades = options.http2 ? poolOf({ ...options, http2: false }, readsFields) : this.#pool
@@ -87,19 +90,22 @@ export class Transport {
     this.#poolFor(request.upgrade !== null).dispatch(request as Dispatcher.DispatchOptions, handler)
   }
 
-  /** Whether there are as many connections as there may be. A request that waits then waits for one of the others to end. */
+  /** Whether all connections that there may be are open. A request that waits now waits for another one to end. */
   isFull(isUpgrade: boolean): boolean {
     return this.#poolFor(isUpgrade).stats.connected >= this.#most
   }
 
-  /** Whether a request would be sent now, or begin a connection of its own. Else it would wait for one of the others to end. */
+  /** Whether a request would be sent at once, or on a new connection. If not, it would wait for another one to end. */
   get hasRoom(): boolean {
     const { connected, free, queued, pending } = this.#pool.stats
-    // What is pending and not queued waits for a connection that is being made for it.
+    // A request that is pending but not queued waits for a connection that is being made for it.
     return queued === 0 && (free > 0 || connected + pending < this.#most)
   }
 
-  /** Sends one request, and resolves with the head of its response. The caller has to read the body, or to dump it. */
+  /**
+   * Sends one request. Resolves with the head of its response, or rejects with the error. The caller must read the body or dump
+   * it: until then the connection is not free.
+   */
   request(request: Dispatcher.RequestOptions): Promise<Dispatcher.ResponseData> {
     return this.#pool.request(request)
   }
@@ -111,7 +117,7 @@ export class Transport {
 
   /** Requests that wait for a connection. */
   get waiting(): number {
-    // `pending` includes `queued`, which are those that no client of the pool has taken.
+    // `pending` includes `queued`: the requests that no client of the pool has taken.
     return sumOf(this.#pools, ({ pending }) => pending)
   }
 
@@ -154,7 +160,7 @@ function poolOf(options: TransportOptions, readsFields: boolean): Pool {
     headersTimeout: 0,
     bodyTimeout: idleTimeoutMs,
     maxHeaderSize: MOST_HEAD_BYTES,
-    // undici's default is 4 s. If the upstream names a shorter time in Keep-Alive, that one counts.
+    // undici's default is 4 s. If the upstream names a time in Keep-Alive, undici goes by that time instead.
     keepAliveTimeout: 30_000,
   })
   adaptParsers(pool, { readsFields })

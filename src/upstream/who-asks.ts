@@ -1,6 +1,6 @@
 import { fieldOf, type Forward } from './headers.ts'
 
-/** What decides which fields of a request go upstream and name somebody. All names are in lower case. */
+/** These settings decide which fields of a request go upstream and may tell who asks. All names are in lower case. */
 interface Rules {
   /** Headers in which a call may name its account. */
   readonly accountFields: ReadonlySet<string>
@@ -9,9 +9,9 @@ interface Rules {
   readonly forward: readonly Forward[]
 }
 
-/** Whether a field may tell the upstream who asks. Usually none does, and this is all that is looked at. */
+/** Whether any field of a client's request may tell the upstream who asks. Usually none does, and `whoAsks` is not needed. */
 export function tellsWhoAsks(raw: readonly string[], { accountFields, droppedNames, forward }: Rules): boolean {
-  // The gateway says by which name the client called it, and the upstream may make links of that.
+  // The gateway then tells the upstream by which host name the client called it. The upstream may put that name in links.
   if (forward.includes('client')) return true
   for (let i = 0; i < raw.length; i += 2) {
     const { lower, kind, isIdentifying } = fieldOf(raw[i]!)
@@ -21,7 +21,7 @@ export function tellsWhoAsks(raw: readonly string[], { accountFields, droppedNam
   return false
 }
 
-/** Those fields of a request as it goes upstream: lower-case names and values in turn. */
+/** The fields that may tell the upstream who asks, of a request as it goes upstream: lower-case names and values in turn. */
 export function whoAsks(outgoing: readonly string[], { accountFields }: Pick<Rules, 'accountFields'>): string[] {
   const fields: string[] = []
   for (let i = 0; i < outgoing.length; i += 2) {
