@@ -1,9 +1,9 @@
-/** The times of answers are noted no closer together than this, and later kept no closer than the given part of their age. */
+/** Answers are noted at least NOTE_EVERY_MS apart. Notes that are kept for long are at least AGE_BETWEEN_NOTES of their age apart. */
 const NOTE_EVERY_MS = 100
 const AGE_BETWEEN_NOTES = 1 / 100
 /** A note is kept for so long: Redis may come back with a snapshot, and by default it makes one an hour. */
 export const NOTED_MS = 4 * 3_600_000
-/** So many that are not thinned yet take some kilobytes of each account. */
+/** Notes are thinned when so many new ones have come. These take some kilobytes of each account. */
 const NOTES_BETWEEN_THINNING = 100
 
 /** The numbers of this gateway's calls of the script, by which it notices what Redis has lost. */
@@ -14,8 +14,8 @@ export class CallNumbers {
   /** How many calls Redis remembered when it first answered with a wrong number. */
   #remembered: number | undefined
   /**
-   * Redis's times of answers at which it had everything, oldest first, and their numbers. Each account has hundreds: as objects they
-   * would take four times the room.
+   * When Redis answered and had everything, by its clock, oldest first; and the numbers of these answers. Each account has
+   * hundreds: as objects they would take much more room.
    */
   readonly #times: number[] = []
   readonly #numbers: number[] = []
@@ -60,7 +60,10 @@ export class CallNumbers {
     this.#remembered ??= remembered
   }
 
-  /** Redis answered the call of that number, which is right from now on. Returns since when Redis has lost writes, if it has. */
+  /**
+   * Redis answered the call `number`, from which the numbers go on. Returns since when Redis has lost writes, by its clock;
+   * undefined if it has lost none.
+   */
   reconnect(number: number): { readonly since: number } | undefined {
     const remembered = this.#remembered ?? number - 1
     const since = this.#times[this.#numbers.findLastIndex((noted) => noted <= remembered)] ?? -Infinity
@@ -79,7 +82,7 @@ const DRIFT = 1 / 1_000
 
 /** Redis's clock, as far as the times of its answers tell. All values are milliseconds. */
 export class RedisClock {
-  /** Redis's clock less ours lies between these two. */
+  /** Redis's time minus the gateway's lies between these two. */
   #leastOffset = 0
   #mostOffset = 0
   #setAt = 0

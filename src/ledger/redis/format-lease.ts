@@ -4,7 +4,7 @@ import { type Limit, longestWindowMs } from '../limit.ts'
 /** How long a release keeps the right to grant after the last of its gateways was heard of. */
 export const TERM_MS = 5_000
 const RENEW_EVERY_MS = 1_000
-/** Longer than any window in which calls may still be counted. */
+/** How long Redis remembers the lease: longer than any window in which calls may still be counted. */
 const REMEMBERED_MS = 100 * 24 * 3_600_000
 
 export interface FormatLeaseOptions {
@@ -12,7 +12,7 @@ export interface FormatLeaseOptions {
   readonly format: number
   /** Runs format-lease.lua with its ARGV. Rejects if Redis gives no answer. */
   readonly claim: (args: readonly [number, number, number]) => Promise<readonly number[]>
-  /** Told with the format of the other release when the lease is denied, and with undefined when it is had. */
+  /** Called with the other release's format when the lease is denied, and with undefined when it is had after that. */
   readonly onChange: (other: number | undefined) => void
 }
 
@@ -21,8 +21,8 @@ export interface FormatLeaseOptions {
  * side by side would grant every quota twice. The format whose gateways were there first keeps the lease as long as one of
  * them is alive. Gateways of another format grant nothing until TERM_MS after the last of these was heard of.
  *
- * The script reads what the format before this one counted (`chargedBefore` in charge/counters.lua). No other format can be read. After
- * one of those, limits are not charged until all calls that it may have granted have left their windows.
+ * The script reads what the format before this one counted (`chargedBefore` in charge/counters.lua). No other format can be
+ * read. If gateways of such a format granted calls, limits are not charged until all these calls have left their windows.
  */
 export class FormatLease {
   readonly #options: FormatLeaseOptions
@@ -88,7 +88,7 @@ export class FormatLease {
     if (!this.#isClosed) this.#timer = clock.schedule(RENEW_EVERY_MS, () => void this.#renew())
   }
 
-  /** What the format just before this one counted, the script reads. */
+  /** Notes whether the format that had the lease before can be read: the script reads only the one just before this one. */
   #follows(before: number | undefined, endedMsAgo: number): void {
     const isReadable = before === undefined || before === this.#options.format - 1
     this.#unreadable = isReadable ? undefined : { format: before, until: this.#options.clock.now() - endedMsAgo }

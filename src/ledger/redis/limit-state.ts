@@ -5,8 +5,8 @@ import type { CountedLimit } from '../limit-table.ts'
 import { NOTED_MS } from './answers.ts'
 
 /**
- * For so long it is remembered when calls were charged to a window of the calendar, which itself tells only how many: exactly for the
- * first of these, and in longer steps for the last.
+ * A calendar window tells only how many units were charged, not when. For so long, the times are remembered as well: in short
+ * steps for the first of these, and in longer steps for the last.
  */
 const RECENT_MS = [600_000, NOTED_MS]
 
@@ -18,22 +18,23 @@ export class LimitState implements CountedLimit {
   /** Of a calendar limit: the recent calls by when they were charged, for as long as RECENT_MS says. */
   #recent: Counter[] = []
   /**
-   * Of these, what Redis has not been told, or has forgotten. While offline, what becomes of a call is done here as in `own`, also if Redis
-   * counts the call already. In each bucket Redis and this counter together then have no less than `own`: both take as many units
-   * from it, or this one has fewer. If these are of another call, Redis still has as many of this one in that bucket. So a call
-   * that was in flight when Redis went away counts there once more each time that Redis is told, and not for each renewal. If Redis has
-   * lost what it counted, this is made anew out of `own`.
+   * What of own calls Redis has not been told, or has forgotten. While offline, each change to a call is made here as in `own`,
+   * even if Redis counts the call already. In each bucket, Redis and this counter together then have no less than `own`: a
+   * change takes as many units from this counter as from `own`, or this counter has fewer. If the units are those of another
+   * call, Redis still has as many of this call in that bucket. So a call that was in flight when Redis went away counts there
+   * once more each time that Redis is told, and not for each renewal. If Redis has lost what it counted, this counter is made
+   * anew out of `own`.
    */
   unreplicated: Counter | undefined
-  /** Set aside for this gateway in Redis, for when Redis can't be asked. */
+  /** Units that Redis sets aside for this gateway, to be spent while Redis can't be asked. */
   lease = 0
-  /** Until then, by our clock, Redis sets it aside. */
+  /** Until when Redis sets the lease aside, by the gateway's clock. */
   leasedUntil = 0
   /** The lease as it was when Redis was lost. Redis sets it aside while the lease lasts, whatever is spent of it. */
   reserve = 0
-  /** What calls without an answer yet may take out of the lease. */
+  /** What calls of the script that are not answered yet may take out of the lease. */
   asked = 0
-  /** What they may have taken when Redis was lost. In that case Redis counts as much for this gateway's calls. */
+  /** What such calls may have taken out of the lease when Redis was lost. If they did, Redis counts as much for this gateway's calls. */
   doubtful = 0
   /** The most that this gateway's own calls may count while all gateways are without Redis. */
   cap = 0
@@ -58,13 +59,14 @@ export class LimitState implements CountedLimit {
     for (const recent of this.#recent) recent.charge(time, at, units)
   }
 
-  /** Redis lacks what was charged since then, or was renewed or committed. */
+  /** Redis lacks what was charged, renewed or committed since `since`. Both times are by Redis's clock. */
   markUnreplicatedSince(since: number, time: number): void {
     const recent = this.#recent[RECENT_MS.findIndex((ms) => since >= time - ms)]
     const unreplicated = (this.unreplicated = new Counter(this.limit))
     if (recent === undefined) {
-      // One bucket more than needed: ours begin a rounding error before or after those of Redis. If the clock was set back since, the
-      // counter may have gone back with it, and all of its buckets are before that.
+      // One bucket more than needed is taken: buckets begin here a rounding error before or after those of Redis. If the clock
+      // was set back after `since`, the counter may have gone back with it. Then all of its buckets are before `since`, and all
+      // are taken.
       const isAhead = this.own.bucketOf(since) > this.own.bucketOf(time) + this.limit.kept
       const first = isAhead ? -Infinity : this.own.bucketOf(since) - 1
       for (const { bucket, units } of this.own.charges(time))

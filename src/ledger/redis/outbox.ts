@@ -11,16 +11,17 @@ export type Argument = string | number
  * told, their calls count as if they were in flight. A commit says when it was made, so nothing else is lost by waiting.
  */
 const COMMIT_WITHIN_MS = 5_000
-/** What other calls wait for is told after so long, together with what else has ended by then. */
+/** Redis is told after so long what other calls wait for, together with all that has ended by then. */
 export const LEAST_WAIT_MS = 10
 /**
- * While less than LITTLE of a limit is used, the commits of a few calls may be deferred, if these calls take less than DEFERRED of the
- * limit. A call whose commit is not told counts `inFlightLeaseMs` longer than a window. So few units are not needed meanwhile. The commit of
- * a call that took longer than `inFlightLeaseMs` is not deferred: without it the call would leave the count too soon.
+ * While less than LITTLE of a limit is used, the commits of a few calls may be deferred, if these calls take less than DEFERRED
+ * of the limit. Until Redis is told its commit, a call counts `inFlightLeaseMs` longer than a window. Nobody needs so few units
+ * meanwhile. The commit of a call that took longer than `inFlightLeaseMs` is not deferred: without it the call would leave the
+ * count too soon.
  */
 export const LITTLE = 0.25
 const DEFERRED = 0.01
-/** No more commits of a charge set, and no more charge sets of a partition, are deferred, so that they need little memory. */
+/** At most so many commits of a charge set, and so many charge sets of a partition, are deferred, so that they need little memory. */
 const MOST_DEFERRED = 8
 
 /** What becomes of calls that were charged at `at`, in the words of the script. */
@@ -30,7 +31,7 @@ export interface Change {
   readonly calls: number
 }
 
-/** Calls that were charged in the same buckets and ended in the same ones. Both times are those of one of these calls. */
+/** Calls that were charged in the same buckets, and ended in the same buckets. `at` and `latest` are the times of one of them. */
 export interface Ended extends Change {
   readonly latest: number
   calls: number
@@ -72,7 +73,7 @@ export class Outbox {
     return this.#unsent.getOrInsertComputed(chargeSet, () => ({ batch: undefined, ended: undefined }))
   }
 
-  /** The batch of a charge set that was not sent yet. */
+  /** The batch of a charge set that was not sent yet. Begins one if there is none. */
   batchOf(chargeSet: ChargeSet): Batch {
     const unsent = this.#unsentOf(chargeSet)
     if (unsent.batch === undefined) this.#batches.push((unsent.batch = new Batch(chargeSet)))
@@ -89,7 +90,7 @@ export class Outbox {
     return this.#unsent.get(batch.chargeSet)?.batch === batch
   }
 
-  /** Every batch, with one for each charge set of which calls have ended. */
+  /** Every batch that was not sent yet. Begins one for each charge set of which calls have ended. */
   all(): Batch[] {
     for (const { chargeSet } of this.#ended) this.batchOf(chargeSet)
     return [...this.#batches]
@@ -108,7 +109,10 @@ export class Outbox {
     this.#postponed.add(batch, LEAST_WAIT_MS)
   }
 
-  /** Calls ended by `time`, by Redis's clock. Without `usage` others wait for what they take or bring: it is told after LEAST_WAIT_MS. */
+  /**
+   * Notes calls that ended by `time`, by Redis's clock. Without `usage`, Redis is told after LEAST_WAIT_MS, because others wait
+   * for what these calls take or bring.
+   */
   addEnded(chargeSet: ChargeSet, ended: Change, time: number, usage: readonly LimitUsage[] = []): void {
     const unsent = this.#unsentOf(chargeSet)
     if (unsent.ended === undefined) this.#ended.push((unsent.ended = new EndedCalls(chargeSet)))
@@ -117,7 +121,10 @@ export class Outbox {
     if (isWanted) this.#postponed.add(all, usage.length === 0 ? LEAST_WAIT_MS : commitWithinMs(chargeSet))
   }
 
-  /** Takes out a batch that is sent now, and what goes with it: batches without a charge, and commits that are eligible, or with `isAll` all. */
+  /**
+   * Takes out `batch`, which is sent now, and what goes with it: all batches without a charge, and the commits that are
+   * eligible or due. With `isAll`, all commits go with it.
+   */
   take(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#clock.now()
     let surplus = this.#ended.length - MOST_DEFERRED
@@ -168,7 +175,7 @@ export class Outbox {
  */
 class EndedCalls extends Due {
   readonly ended: Ended[] = []
-  /** From when on they ride on a charge. */
+  /** When these commits become eligible, by the gateway's clock; Infinity while they are deferred. */
   eligibleAt = Infinity
   readonly #alike = new Map<string, Ended>()
   readonly #bucketMs: number
@@ -180,8 +187,8 @@ class EndedCalls extends Due {
   }
 
   /**
-   * These calls ended by `time` at the latest, by Redis's clock, when `usage` was used. Returns whether Redis has to be told. If not,
-   * they are told together with the first call of which it has to be told.
+   * Notes calls that ended by `time` at the latest, by Redis's clock. `usage` is that of their grant. Returns whether Redis has
+   * to be told. If not, they are deferred, and told together with the first call of which Redis has to be told.
    */
   add(
     { what, at, calls }: Change,
@@ -198,7 +205,8 @@ class EndedCalls extends Due {
       this.#alike.set(key, ended)
     }
     this.#calls += calls
-    // Others may have at once what was refunded, or is in flight no longer; and must know at once what calls have cost beyond their charge.
+    // Others may use at once what was refunded or is in flight no longer. They must know at once what calls have cost beyond
+    // their charge.
     if (!isOver || usage.length === 0) this.eligibleAt = now
     else if (this.eligibleAt === Infinity && this.#isMissed(ended, usage)) this.eligibleAt = now + this.#bucketMs
     return this.eligibleAt < Infinity
@@ -233,7 +241,7 @@ function chargedFrom({ limits }: ChargeSet, at: number): number {
   return from
 }
 
-/** The same for a call that is over. */
+/** The earliest time at which a call that is over counts in the same buckets of every limit as at `latest`, in microseconds. */
 function endedFrom({ limits }: ChargeSet, latest: number, isAbandoned: boolean): number {
   let from = 0
   for (const limit of limits) {
@@ -275,11 +283,14 @@ export interface Waiting {
 /** What is to be done for one charge set in one call of the script. */
 export class Batch extends Due {
   readonly ended: Ended[] = []
-  /** The turn of the calls among them that have waited. Only one queue charges a charge set, and one charge at a time. */
+  /**
+   * The turn of those calls in `waiting` that have waited in a queue. Only one queue charges a charge set, and it makes one
+   * charge at a time.
+   */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
-  /** What answers say; `counted` has only the latest count of each limit. */
+  /** What upstream answers say. Counts without a refusal are in `counted` instead, by limit: only the latest of each. */
   readonly feedback: Argument[][] = []
   readonly counted = new Map<string, Argument[]>()
   /** Whether it is sent at the end of this turn of the event loop. */

@@ -36,9 +36,9 @@ export interface Shared {
   readonly postponed: Postponed
   readonly inFlight: InFlight
   readonly register: PartitionRegister
-  /** Where quotas are split over regions. */
+  /** What the region may use of each limit; undefined where quotas are not split over regions. */
   readonly shares: Shares | undefined
-  /** Whether Redis answered since the start, if only for a moment: then there are leases to go on with. */
+  /** Whether Redis was connected or answered since the start, if only for a moment: then there are leases to go on with. */
   readonly wasConnected: boolean
   /** Since when nothing was answered, whatever was asked; Infinity while answers come. */
   readonly silentSince: number
@@ -46,7 +46,7 @@ export interface Shared {
   tickEveryMs(isShared: boolean): number
   /** Redis answered at `now`. `isRight`: the call had the right number. */
   onAnswer(now: number, isRight: boolean): void
-  /** A call failed, or was not answered in time. `isAgain`: so did the one before. */
+  /** A call failed, or was not answered in time. `isAgain`: its partition was offline already. */
   onFailure(error: unknown, isAgain: boolean): void
   /** Redis has nothing of a partition that was used. */
   onMissing(): void
@@ -98,7 +98,10 @@ export class PartitionCalls {
     this.#unsent = []
   }
 
-  /** Calls the script; undefined if the answer's number was wrong, and nothing was done. */
+  /**
+   * Calls the script. Resolves with undefined if the script refused this call, mostly for a wrong number, and did nothing.
+   * Rejects if Redis fails, or does not answer within `answerWithinMs`; whether the script ran is unknown then.
+   */
   async call(
     chargeSet: ChargeSet,
     { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, turn, isProbe = false }: CallOptions,
@@ -144,7 +147,8 @@ export class PartitionCalls {
     this.#isUsed = true
     this.#shared.register.note(state.name)
     if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
-    // Until Redis has been told all that it lacks, an answer says nothing of what it has: it may still lose what it is told next.
+    // Until Redis has been told all that it lacks, its answer is not noted as one at which it had everything: it may still lose
+    // what it is told next.
     const hasAll = state.mode === 'shared' && additions.length === 0
     state.numbers.note(number, micros / 1_000, hasAll)
     state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
@@ -159,7 +163,10 @@ export class PartitionCalls {
     return keys
   }
 
-  /** 0 instead of 1 tells the script that others use the partition, so that it must find it. */
+  /**
+   * The number of the next call. 0 instead of 1 tells the script that others use the partition: if it is not there, Redis has
+   * lost it.
+   */
   #nextNumber(): number {
     const number = ++this.#state.numbers.sent
     return number === 1 && this.#isUsed === true ? 0 : number
@@ -193,7 +200,7 @@ export class PartitionCalls {
     })
   }
 
-  /** Redis takes back what it granted too late. */
+  /** Tells Redis to take back what it granted too late. */
   giveBackUnsent(): void {
     const time = this.#state.latestTime(this.#shared.clock.now())
     for (const { chargeSet, at, calls } of this.#unsent) {
@@ -207,7 +214,7 @@ export class PartitionCalls {
 export interface CallOptions {
   readonly wanted?: number
   readonly batches?: readonly Batch[]
-  /** For each: the number of a limit (from 1), bucket, units. */
+  /** Charges to add, each as the number of a limit (from 1), a bucket, and units. */
   readonly additions?: readonly Argument[][]
   /** If not 0, leases are renewed for so long. */
   readonly termMs?: number

@@ -9,7 +9,10 @@ const USED_MS = 30_000
 const NOTE_EVERY_MS = 10_000
 /** A loss is told for so long that each gateway hears of it. */
 const TOLD_MS = 2_000
-/** At most so many partitions are noted in one call. The script tells at most MOST_TOLD losses: then all may be lost. */
+/**
+ * At most so many partitions are noted in one call. The script tells at most MOST_TOLD losses. If it tells as many, all
+ * partitions are taken for lost.
+ */
 const MOST_AT_ONCE = 500
 const MOST_TOLD = 1_000
 
@@ -109,7 +112,7 @@ export class PartitionRegister {
     }
   }
 
-  /** What does not arrive is told again with the next look, or the others find it out themselves. */
+  /** If this does not arrive, used partitions are noted again with the next look, and other gateways find out losses themselves. */
   #tell(used: readonly string[], lost: readonly string[]): void {
     this.#run({ used, lost }).catch(() => undefined)
   }

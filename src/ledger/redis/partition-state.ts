@@ -7,13 +7,13 @@ import { CallNumbers, RedisClock } from './answers.ts'
 import { LimitState } from './limit-state.ts'
 import { type Ended, outlastsCharge } from './outbox.ts'
 
-/** How long a gateway that gets no answer spends its leases only: for so long Redis may be there for all others. */
+/** For so long, a gateway without an answer spends only its leases: Redis may still answer all others. */
 const PATIENCE_MS = 1_000
 
 /**
- * A gateway that was without an answer for longer than this waits for the others when it finds Redis again. They may have noticed
- * the outage sooner, or find Redis later, by two ticks and two timeouts in all, and so have lost patience meanwhile. A partition that
- * ticks less often, as each of many does, has been without an answer for as long as the whole gateway has.
+ * A gateway that had no answer for longer than this waits for the others when it finds Redis again. They may have noticed the
+ * outage sooner, or may find Redis later, by two ticks and two timeouts in all. So they may have lost patience meanwhile. A
+ * partition that ticks rarely counts from when the whole gateway got no answer.
  */
 const BRIEF_MS = PATIENCE_MS - 650
 
@@ -36,23 +36,26 @@ type Grace = 'none' | 'doubt' | 'needed'
 type Link =
   /** Charges are made in Redis. */
   | { readonly kind: 'shared' }
-  /** Only leases are spent. `isAlone`: the gateway takes all others to be without Redis, too. `isThere`: Redis answered last. */
+  /**
+   * Only leases are spent. `isAlone`: the gateway takes all others to be without Redis, too. `isThere`: Redis answers, but may
+   * lack something.
+   */
   | { readonly kind: 'offline'; readonly since: number; isAlone: boolean; isThere: boolean; grace: Grace }
   /** Redis answers again. Only leases are spent until `at`, so that every gateway can tell Redis what it lacks. */
   | { readonly kind: 'resuming'; readonly since: number; readonly at: number; readonly isAlone: boolean; grace: Grace }
 
 /**
  * What one gateway knows of the limits of one partition: its own calls, by Redis's clock; its leases; and whether Redis knows
- * what it should. Every call of the script is numbered. So when Redis has lost its latest writes, or everything, the next
- * answer shows it, and which of the calls that were never answered Redis has run.
+ * what it should. Every call of the script is numbered. So if Redis has lost its latest writes, or everything, the next answer
+ * shows that. It also shows which of the calls that were never answered Redis has run.
  *
- * While Redis is up, the charges of all gateways and their leases together never exceed a limit. A gateway that gets no
- * answer first spends its leases, which nobody else can be granted. After PATIENCE_MS it takes Redis to be lost for all gateways.
- * From then on its calls may count as much as they did when Redis was lost, and its leases more. In sum over all gateways that is
- * still no more than the limit. When Redis answers, what is left of it becomes the gateway's lease.
+ * While Redis is up, the charges of all gateways and their leases together never exceed a limit. A gateway that gets no answer
+ * first spends its leases, which nobody else can be granted. After PATIENCE_MS it takes Redis to be lost for all gateways. From
+ * then on its calls may count as much as they did when Redis was lost, plus its leases. In sum over all gateways that is still
+ * no more than the limit. When Redis answers, what is left of this amount becomes the gateway's lease.
  *
- * The file is longer than others, because the guarantee holds only over all of these steps together: what is asked, granted, leased, lost
- * and told again is added up here.
+ * The file is longer than others, because the guarantee holds only over all of these steps together: what is asked, granted,
+ * leased, lost and told again is added up here.
  */
 export class PartitionState {
   readonly name: string
@@ -92,12 +95,12 @@ export class PartitionState {
     return this.#limits.all
   }
 
-  /** Redis's time, as far as it is known, or a little earlier. */
+  /** Redis's time, or a little earlier. Before Redis's first answer: the gateway's own time. */
   time(now: number): number {
     return this.#clock.earliest(now)
   }
 
-  /** The same; undefined while nothing of it is known. */
+  /** Redis's time, or a little earlier; undefined before Redis's first answer. */
   knownTime(now: number): number | undefined {
     return this.#clock.isKnown ? this.#clock.earliest(now) : undefined
   }
@@ -107,13 +110,13 @@ export class PartitionState {
     return this.#clock.latest(now)
   }
 
-  /** A call that wants so many calls goes out to Redis. */
+  /** A call of the script goes out to Redis, and wants so many calls charged. */
   asks(chargeSet: ChargeSet, wanted: number): void {
     const limits = this.limitsOf(chargeSet)
     for (let i = 0; i < limits.length; i++) limits[i]!.asked += wanted * chargeSet.units[i]!
   }
 
-  /** Its answer came. */
+  /** The answer to such a call of the script came. */
   isAnswered(chargeSet: ChargeSet, wanted: number): void {
     this.asks(chargeSet, -wanted)
     const limits = this.limitsOf(chargeSet)
@@ -122,8 +125,9 @@ export class PartitionState {
   }
 
   /**
-   * Its answer will be ignored. Either the call has taken nothing of the lease, or what it took is charged to calls that were not
-   * sent. So the lease may be spent after all, if such a charge lasts until this gateway knows whether it is alone.
+   * The answer to such a call of the script will be ignored. Either Redis took nothing of the lease for it, or what Redis took
+   * is charged to calls that were not sent. So this part of the lease may be spent after all, if such a charge lasts until this
+   * gateway knows whether it is alone.
    */
   isLost(chargeSet: ChargeSet, wanted: number): void {
     this.asks(chargeSet, -wanted)
@@ -145,18 +149,18 @@ export class PartitionState {
     if (isFirst) for (const state of this.limits) state.rebase(at)
   }
 
-  /** Notes the leases that an answer tells to what was sent at `sentAt`; a negative one is as it was. */
+  /** Notes the leases that the answer to a call sent at `sentAt` tells. A negative number: the lease is as it was. */
   lease(chargeSet: ChargeSet, unitsOf: (limit: number) => number, sentAt: number, termMs: number): void {
     for (const [i, state] of this.limitsOf(chargeSet).entries()) {
       const units = unitsOf(i)
-      // While offline, leases are counted here and not in Redis. And only the answer to a renewal can grant more of one: until
-      // then Redis may reserve more for this gateway than it may spend.
+      // While offline, leases are counted here and not in Redis. Only the answer to a renewal can make a lease larger: any
+      // other tells what Redis reserves for this gateway, which may be more than the gateway may spend.
       if (units >= 0 && this.mode === 'shared') state.lease = termMs > 0 ? units : Math.min(state.lease, units)
       if (termMs > 0) state.leasedUntil = sentAt + termMs
     }
   }
 
-  /** `silentSince`: since when the gateway was answered nothing at all, if it was not. */
+  /** `silentSince`: since when Redis has answered the gateway nothing at all; Infinity while it answers. */
   goOffline(now: number, reason: OfflineReason, silentSince = Infinity): void {
     const link = this.#link
     const isThere = reason === 'lacking'
@@ -183,13 +187,13 @@ export class PartitionState {
     this.#link.grace = isSame ? 'none' : 'needed'
   }
 
-  /** For how many milliseconds Redis has not been asked. Only while offline. */
+  /** Milliseconds since the gateway went offline; Infinity while charges are made in Redis. */
   offlineMs(now: number): number {
     return this.#link.kind === 'shared' ? Infinity : now - this.#link.since
   }
 
   #lowerCaps(now: number): void {
-    // Rather too late: what has left Redis's count by then, others may have been granted.
+    // This time is rather too late than too early: what has left Redis's count by then, others may have been granted.
     const time = this.#clock.surelyPast(now)
     for (const state of this.limits) {
       const reserved = now < state.leasedUntil ? state.reserved(time) : 0
@@ -198,8 +202,9 @@ export class PartitionState {
   }
 
   /**
-   * Redis answers again; `number` is that of the call that it answered. What it lacks of ours is unreplicated from now on. If others
-   * may have something to tell Redis, too, charges have to wait `graceMs` for that. `isOnly`: no other gateway uses the partition.
+   * Redis answers again; `number` is that of the call that it answered. What Redis lacks of this gateway's charges is
+   * unreplicated from now on. If other gateways may have something to tell Redis, too, charges wait `graceMs` for them.
+   * `isOnly`: no other gateway uses the partition.
    */
   reconnect(number: number, now: number, graceMs: number, isOnly = false): void {
     const lost = this.numbers.reconnect(number)
@@ -226,7 +231,10 @@ export class PartitionState {
     this.#link = { kind: 'shared' }
   }
 
-  /** Whether by now all gateways are to be taken to be without Redis. */
+  /**
+   * Whether this gateway takes all others to be without Redis, too. The first call after PATIENCE_MS offline changes that, and
+   * the caps.
+   */
   becomesAlone(now: number): boolean {
     const link = this.#link
     if (link.kind === 'shared') return false
@@ -284,7 +292,10 @@ export class PartitionState {
     }
   }
 
-  /** Charges up to `wanted` calls to the leases; undefined if Redis is away and one of the limits has no lease at all. */
+  /**
+   * Charges up to `wanted` calls to the leases; with `isOpen`, whatever the leases are. A pause holds either way. Returns
+   * undefined if Redis does not answer and one of the limits has no lease for a call.
+   */
   spend(chargeSet: ChargeSet, wanted: number, now: number, isOpen: boolean): Spent | undefined {
     const time = this.time(now)
     const limits = this.limitsOf(chargeSet)
@@ -327,7 +338,7 @@ export class PartitionState {
       now,
       this.limitsOf(chargeSet).map((state, i) => {
         const free = this.#left(state, now)
-        // What the calls that wait will be granted then is not known; they ask again.
+        // What waiting calls will be granted after `waitMs` is not known; they ask again then.
         const most = this.#isThere ? state.limit.requests : state.cap
         const soon = waitMs > 0 ? [{ inMs: waitMs, units: Math.max(0, most - state.used(time) - free) }] : []
         const own = state.own.releases(time).map(({ inMs, units }) => ({ inMs: Math.max(inMs, waitMs), units }))
@@ -351,7 +362,7 @@ export class PartitionState {
     for (let i = 0; i < limits.length; i++) {
       const units = calls * chargeSet.units[i]!
       limits[i]!.charge(time, at, units)
-      // Granted before Redis went away, and answered after.
+      // Redis granted these calls before it went away, and the answer came after.
       if (this.mode === 'leased') limits[i]!.cap += units
     }
   }
@@ -372,7 +383,10 @@ export class PartitionState {
     this.#limits.renew(grant, this.time(now), to)
   }
 
-  /** Redis may not have been told of these commits. Calls that ended later than their charge says may then leave its count too soon. */
+  /**
+   * Redis may not have been told of these commits. Without them, calls that ended later than their charge allows for would
+   * leave its count too soon.
+   */
   addUnreplicatedCommit(chargeSet: ChargeSet, ended: Ended, now: number): void {
     const { what, at, calls, latest } = ended
     if (what === 'refund' || what === 'leave') return

@@ -17,31 +17,31 @@ import { type Argument, FAREWELL_MS, pauseFieldOf, type Reply } from './protocol
 import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './reply.ts'
 
 /**
- * The most grants that one call of the script renews: about a millisecond of Redis. All of very many would be more arguments
- * than a function can take.
+ * The most grants that one call of the script renews. With more, Redis would be busy for too long. Very many would be more
+ * arguments than a function can take.
  */
 const MOST_RENEWED = 1_000
 /**
- * The most limits whose leases one call of the script renews. A partition may have thousands, such as one for each client. Each call
- * reads the names of all leases of the partition, those of other gateways too, and Redis does nothing else meanwhile. So with fewer
- * limits in a call, Redis has more to do in all, and with more the call is late.
+ * The most limits whose leases one call of the script renews. A partition may have thousands, such as one for each client. Each
+ * call reads the names of all leases of the partition, those of other gateways too, and Redis does nothing else meanwhile.
+ * Fewer limits in a call would be more work for Redis in all; with more, the call would be late.
  */
 const MOST_LIMITS = 400
-/** One call of the script tells of so many charge sets at most: for each it is given a number for every limit of all of them. */
+/** The most other charge sets that one call of the script is told of. For each, it is given a number for every limit of all of them. */
 const MOST_TOLD = 32
-/** A lease that was not renewed for so long is given to others. */
+/** A lease that was not renewed for so many ticks ends. Then others may have its units. */
 const TERM_TICKS = 12
-/** To renew the leases of very many limits takes long. After that the gateway rests so many times as long, so that Redis has time for calls. */
+/** Renewing the leases of very many limits takes long. The gateway then rests REST times as long, so that Redis has time for calls. */
 const REST = 9
 /** A partition that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
 
 /**
- * The charges of one gateway to one partition. While Redis answers, they are made there. While it does not, they are spent out of
- * leases; when Redis answers again, it is told what it lacks before charges go there again.
+ * The charges of one gateway to one partition. While Redis answers, they are made there. While it does not, they are spent out
+ * of leases. When Redis answers again, it is told what it lacks before charges go there again.
  *
- * The file is longer than others, because each way to lose Redis in the middle of a call ends here, and has to keep the order in which
- * Redis is told.
+ * The file is longer than others, because every way to lose Redis in the middle of a call is handled here, and each has to keep
+ * the order in which Redis is told.
  */
 export class Partition {
   readonly #shared: Shared
@@ -59,7 +59,7 @@ export class Partition {
   #tickTimer: Timer | undefined
   /** How many ticks have begun. */
   #ticks = 0
-  /** How long the leases took to be renewed the last time, if there were more than one call of the script renews. */
+  /** How long the last renewal of the leases took; 0 if it was one call of the script. */
   #tookMs = 0
 
   constructor(shared: Shared, keys: PartitionKeys) {
@@ -127,15 +127,18 @@ export class Partition {
     this.#change(grant, 'leave')
   }
 
-  /** Redis runs changes and charges in the order in which they are sent, so this holds for the next charge of every gateway. */
+  /**
+   * Redis runs changes and charges in the order in which they are sent. So feedback that is sent holds for the next charge of
+   * every gateway.
+   */
   applyFeedback({ chargeSet, chargedAt }: Grant, feedback: UpstreamFeedback): void {
     const state = this.#state
     if (feedback.kind === 'pause') state.pauses.add(chargeSet, this.#shared.clock.now(), feedback.ms)
-    // Without Redis, only leases are spent, which are small anyway.
+    // While offline, only a pause is kept: what is spent are leases, which are small anyway.
     if (state.mode === 'leased') return
     const batch = this.#outbox.batchOf(chargeSet)
     batch.addFeedback(chargedAt, feedback, pauseFieldOf(chargeSet))
-    // This may wait: more answers will tell how much was counted.
+    // A count may wait: later answers will tell newer ones.
     if (feedback.kind === 'counted' && !feedback.isRefused) this.#outbox.sendLater(batch)
     else this.#outbox.sendSoon(batch)
   }
@@ -168,7 +171,10 @@ export class Partition {
     await this.#sendAll()
   }
 
-  /** Others can use the leases at once then, and nobody waits for what this gateway might have to tell. */
+  /**
+   * Ends the leases of this gateway, so that others can use them at once, and nobody waits for what it might have to tell. Does
+   * nothing while offline. If Redis can't be told, the leases end by themselves.
+   */
   async giveBackLeases(): Promise<void> {
     const state = this.#state
     if (state.mode === 'leased') return
@@ -181,14 +187,15 @@ export class Partition {
     }
   }
 
-  /** The connection was lost. What answers next may be another Redis, unless it is found to be the same. */
+  /** The connection was lost. Another Redis may answer next; `onReconnect` says whether it is the same one. */
   onDisconnect(): void {
     this.goOffline('disconnected')
   }
 
   /**
-   * The connection is there again. Charges that are held should not wait for the next tick. Without a timer a tick asks Redis already,
-   * and releases them: of two at a time, one would take the number that the other goes on with.
+   * There is a connection again. Held charges should not wait for the next tick, so it begins now. Without a timer, a tick is
+   * running already, and it will release them. Of two ticks at a time, one would use up the call number that the other sends
+   * next.
    */
   onReconnect(isSame: boolean): void {
     this.#state.recognise(isSame)
@@ -204,7 +211,8 @@ export class Partition {
     const state = this.#state
     const wasShared = state.mode === 'shared'
     state.goOffline(this.#shared.clock.now(), reason, this.#shared.silentSince)
-    // Redis may have lost these charges. If it were told to take them back, it would take back those of other calls.
+    // Redis may have lost the calls that it granted too late. If it were told to take them back, it would take back those of
+    // other calls.
     if (reason !== 'silent') this.#calls.forgetUnsent()
     void this.#sendAll()
     if (!wasShared) return
@@ -222,14 +230,15 @@ export class Partition {
   }
 
   /**
-   * One call has cost `units`. Redis is told unit by unit, as if each were a call of its own: some are committed as charged, the others
-   * taken back. What was not charged is committed as of so long ago that there is nothing to take back for it.
+   * One call has cost `units` of each limit. Redis is told as if each unit were a call of its own. Units that were charged and
+   * spent are committed; charged ones that were not spent are refunded. Units spent beyond the charge are committed with a
+   * charge time so long ago that Redis has nothing to take back for them.
    */
   #settle(grant: Grant, units: readonly number[]): void {
     this.#shared.inFlight.update(grant)
     if (this.#state.mode === 'leased') return
     const { part, at, partUsage } = grant
-    // It must come before what is told below: that takes back what was charged as of the renewal.
+    // Redis must be told of the renewal first: what is told below takes back charges as of the renewed time.
     if (this.#outbox.hasRenewed(part)) this.send(part)
     const time = this.#state.latestTime(this.#shared.clock.now())
     for (const [i, limit] of part.limits.entries()) {
@@ -249,7 +258,7 @@ export class Partition {
 
   async #send(batch: Batch): Promise<void> {
     const state = this.#state
-    // It may have been sent meanwhile, for another reason.
+    // The batch may have been sent meanwhile, for another reason.
     if (!this.#outbox.has(batch)) return
     if (this.#beginning !== undefined) {
       await this.#beginning
@@ -271,12 +280,12 @@ export class Partition {
     if (surplus.length > 0) await Promise.all(surplus)
   }
 
-  /** Calls the script for a batch, and tells it of others. */
+  /** Calls the script for one batch, and tells it the changes of all `batches`. */
   async #call(batch: Batch, batches: readonly Batch[], wanted: number): Promise<void> {
     const state = this.#state
     const { chargeSet } = batch
     state.asks(chargeSet, wanted)
-    // Read before the script is told of them: a share that ends in between only makes more seem to be used.
+    // Shares are read before the script is told of them. If one ends in between, too much seems to be used, never too little.
     const given = wanted > 0 ? undefined : givenOf(chargeSet, state.shares)
     try {
       const reply = await this.#calls.call(chargeSet, { wanted, batches, turn: batch.turn })
@@ -308,7 +317,7 @@ export class Partition {
     const counted = usageOf(chargeSet, reply, adaptive, shares)
     const usage = given === undefined ? counted : withCommitted(counted, reply, given)
     if (shares !== undefined && left < wanted) tellLack(shares, chargeSet, counted)
-    // Units that are leased to others come back when these renew their leases.
+    // Units that are leased to other gateways come back when those renew their leases.
     const schedule = hasSchedule
       ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, adaptive, shares })
       : undefined
@@ -322,7 +331,7 @@ export class Partition {
     }
   }
 
-  /** Redis did not do this: charges are spent out of leases, and changes are unreplicated. */
+  /** Redis may not have run this batch: its charges are spent out of leases or held, its commits and renewals are unreplicated. */
   #fail(batch: Batch, cause: unknown): void {
     const state = this.#state
     const { chargeSet } = batch
@@ -358,7 +367,7 @@ export class Partition {
     }
   }
 
-  /** Redis answers again: charges that were held go there, or are spent out of leases. */
+  /** Tries all held charges again: in Redis if charges go there again, otherwise out of leases. Some may be held once more. */
   #release(): void {
     const all = [...this.#held]
     this.#held.clear()
@@ -406,8 +415,8 @@ export class Partition {
     const termMs = TERM_TICKS * everyMs
     this.#tickTimer = undefined
     const tick = ++this.#ticks
-    // What takes several calls of the script may take longer than that, and of two probes at a time the one takes the number that the
-    // other goes on with. So the next tick waits until this one is over.
+    // A tick of several calls of the script may take longer than the time between ticks. And of two probes at a time, one would
+    // use up the call number that the other sends next. So in both cases the next tick waits until this one is over.
     const isOne = all.length <= 1
     const [first] = all
     if (first === undefined || (isShared && isOne)) this.#tickLater(everyMs)
@@ -439,17 +448,18 @@ export class Partition {
     this.#tookMs = all.length > 1 ? this.#shared.clock.now() - since : 0
   }
 
-  /** Whether another tick began while this one waited for Redis. */
+  /** Whether this tick has to stop: another began while it waited for Redis, or the partition was closed. */
   #isOver(tick: number): boolean {
     return this.#isClosed || tick !== this.#ticks
   }
 
-  /** Tells Redis what it lacks. At the end of the grace, charges go there again. */
+  /** Tells Redis what it lacks. Once `resumeAt` has come, charges go there again. */
   async #reconcile(all: readonly ChargeSet[], termMs: number, tick: number): Promise<void> {
     const state = this.#state
-    // The probe was refused, because this gateway did not know the time of Redis yet. Now it does.
+    // The probe was refused, because this gateway did not know Redis's time yet. Now it does, and the next tick probes again.
     if (state.resumeAt === undefined) return
-    // What takes several calls of the script is told in one after the other, so that no answer is late, and charges wait meanwhile.
+    // Several calls of the script are made one after the other, so that no answer is late. Charges keep away from Redis
+    // meanwhile.
     const isOne = all.length === 1
     if (!isOne || this.#shared.clock.now() < state.resumeAt) {
       for (const some of all) {
@@ -458,15 +468,15 @@ export class Partition {
       }
       if (isOne || this.#shared.clock.now() < state.resumeAt) return
     }
-    // Of several only those are left of which leases were spent while the others were told.
+    // Of several, only those are told again that have got unreplicated charges while the others were told.
     const left = isOne ? all : all.filter((some) => state.isUnreplicated(some))
     // Redis runs calls in the order in which they are sent, so the next charge already finds what is told here.
     state.resume()
     this.#shared.onChange(state.name, 'shared')
     this.#calls.giveBackUnsent()
     const telling = left.map((some) => this.#tell(some, { termMs, isClaim: false }))
-    // Charges that are held go behind it. While they wait for its answer their time may end, and they would be refused, or taken from a
-    // lease that Redis goes on to take for unused.
+    // Held charges are sent behind that. If they waited for its answer, their time might end: they would be refused, or taken
+    // from a lease that Redis goes on to take for unused.
     this.#release()
     await Promise.all(telling)
   }
@@ -499,14 +509,14 @@ export class Partition {
   }
 }
 
-/** What of each limit the region may use now, where quotas are split over regions. */
+/** Units of each limit that the region may use now; undefined for a limit that is not split over regions. */
 type Given = readonly (number | undefined)[]
 
 function givenOf({ limits }: ChargeSet, shares: PartitionShares | undefined): Given | undefined {
   return shares && limits.map((limit) => shares.unitsOf(limit))
 }
 
-/** A call was refused: of which limits a larger share of the region would have helped. */
+/** A call was refused. Reports the limits of which the region's share was too small for it. */
 function tellLack(shares: PartitionShares, { units }: ChargeSet, usage: readonly LimitUsage[]): void {
   for (const [i, { limit, used, share, effective }] of usage.entries()) {
     if (share !== undefined && effective === undefined && used + units[i]! > share) shares.lacks(limit, units[i]!)
@@ -522,7 +532,7 @@ function unitOf({ partition, account }: ChargeSet, limit: Limit): ChargeSet {
 
 const UNITS = new WeakMap<Limit, ChargeSet>()
 
-/** A time before all that a limit still counts, whatever the clocks of this gateway and of Redis differ by. */
+/** A time before every charge that the limit still counts, with room for a difference between the clocks of this gateway and Redis. */
 function longBefore(time: number, { windowMs, inFlightLeaseMs }: Limit): number {
   return time - 4 * (windowMs + inFlightLeaseMs) - 10_000
 }

@@ -5,7 +5,7 @@ import type { ChargeSet } from '../ledger.ts'
 /** Something of one charge set that is to be sent. */
 export class Due implements Member<Due> {
   readonly chargeSet: ChargeSet
-  /** By when it is sent even without a charge: Infinity unless it waits. Then `delayMs` is the duration that it was given. */
+  /** When it is sent even without a charge; Infinity unless it waits. While it waits, `delayMs` is the duration that it was given. */
   dueAt = Infinity
   delayMs = 0
   before: Due | undefined
@@ -17,11 +17,14 @@ export class Due implements Member<Due> {
   }
 }
 
-/** What waits for a charge to ride on, for one of a few durations. When its time is up, it is sent. */
+/**
+ * What waits for a charge that takes it along. If none comes in time, it is sent alone. Each duration has a queue and a timer
+ * of its own, so there must be few different ones.
+ */
 export class Postponed {
   readonly #clock: Clock
   readonly #send: (chargeSet: ChargeSet) => void
-  /** By duration, in the order in which they came. */
+  /** By duration: what waits, in the order in which it came. */
   readonly #queues = new Map<number, { readonly waiting: Roster<Due>; timer: Timer | undefined }>()
 
   constructor(clock: Clock, send: (chargeSet: ChargeSet) => void) {
@@ -60,7 +63,7 @@ export class Postponed {
     let next = queue.waiting.first
     for (; next !== undefined && next.dueAt <= now; next = next.after) due.push(next)
     if (next !== undefined) queue.timer = this.#clock.schedule(next.dueAt - now, () => this.#onDue(delayMs))
-    // One may go along with another.
+    // Sending one may have sent others along with it: their `dueAt` is Infinity then.
     for (const { dueAt, chargeSet } of due) if (dueAt <= now) this.#send(chargeSet)
   }
 }

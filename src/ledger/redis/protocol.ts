@@ -13,21 +13,24 @@ export type Reply = ArrayLike<number>
 export interface ScriptRunner {
   /** Runs the script that charges. Rejects if no answer can come any more; whether it ran is unknown then. Never sends it twice. */
   run(keys: readonly string[], args: readonly Argument[]): Promise<Reply>
-  /** The same for demand-exchange.lua. */
+  /** Runs demand-exchange.lua. Rejects as `run` does. */
   runExchange(keys: readonly string[], args: readonly Argument[]): Promise<string>
-  /** Calls `listener` whenever a connection was lost, and with it perhaps the last writes. Without `isConcerned`: of every key. */
+  /**
+   * Calls `listener` whenever a connection was lost, and with it perhaps the last writes. `isConcerned` says whether that is so
+   * of a key; without it, every key is concerned.
+   */
   onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
-  /** Calls `listener` whenever there is a connection again, with whether the same server answers, which has lost nothing. */
+  /** Calls `listener` whenever there is a connection again. `isSame`: the same server answers, and has lost nothing. */
   onFound?(listener: (isSame: boolean) => void): void
-  /** The same for partition-register.lua. */
+  /** Runs partition-register.lua. Rejects as `run` does. */
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
-  /** The same for format-lease.lua. Without this, all gateways are taken to have one format. */
+  /** Runs format-lease.lua. Rejects as `run` does. Without this method, all gateways are taken to have one format. */
   claimFormat?(key: string, args: readonly Argument[]): Promise<readonly number[]>
-  /** Why there is no connection, as long as there is none, if that is known. */
+  /** Why there is no connection; undefined while there is one, or if the cause is not known. */
   readonly trouble?: Error | undefined
-  /** Calls `listener` whenever it becomes known. */
+  /** Calls `listener` whenever a cause of `trouble` becomes known. */
   onTrouble?(listener: () => void): void
-  /** Sends something on every connection, so that none of them is idle. */
+  /** Sends something on each connection that may be idle otherwise. */
   keepAlive?(): void
   readonly isConnected: boolean
   close(): void
@@ -43,7 +46,7 @@ export interface ScriptCall {
   readonly wanted: number
   /** Changes to calls of the charge set, and of other charge sets of its partition. */
   readonly batches: readonly Batch[]
-  /** For each: the number of a limit (from 1), bucket, units. */
+  /** Charges to add, each as the number of a limit (from 1), a bucket, and units. */
   readonly additions: readonly Argument[][]
   readonly termMs: number
   readonly isClaim: boolean
@@ -54,14 +57,14 @@ export interface ScriptCall {
 }
 
 /**
- * A limit that is not enforced allows so many units, which tells the script to refuse nothing because of it. It is more than an enforced
- * one can allow, one of money in billionths included, and the script computes exactly up to twice that.
+ * A shadow limit allows so many units, by which the script knows that it must refuse nothing because of this limit. An enforced
+ * limit can't allow as many, not even one of money in billionths. The script computes exactly up to twice this number.
  */
 const ANY = 2 ** 52
 const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 } as const satisfies Record<Limit['kind'], number>
-/** A limit whose windows have begins of their own. */
+/** The kind of a limit whose windows begin at dates that the gateway tells. */
 const DATED = 4
-/** The lease of a gateway that has ended lasts so long, by which the script tells it from one that is overdue. */
+/** The lease of a gateway that has ended lasts so long. By this the script tells it from a lease that is overdue. */
 export const FAREWELL_MS = 1
 
 /** The first arguments of the script, in their order. */
@@ -78,7 +81,7 @@ const SCALARS = [
   'pauseField',
   'gateway',
 ] as const
-/** How many arguments there are for each limit, and numbers of it in a reply. */
+/** How many arguments there are for each limit, besides its name, and how many numbers of it in a reply. */
 export const FIELDS = 5
 
 /** What the script and this program must agree on. */
@@ -100,8 +103,8 @@ const CONSTANTS: Readonly<Record<string, Argument>> = {
 }
 
 /**
- * The text of the script for Redis. The first arguments get their names, and the shared constants stand as literals where they are
- * used: as variables they would cost every call of the script a microsecond.
+ * The text of the script for Redis. The first arguments get their names, and the shared constants stand as literals where they
+ * are used: as variables they would slow every call of the script.
  */
 export function linkScript(parts: string): string {
   const names = SCALARS.map((_, i) => `ARGV[${i + 1}]`).join(', ')
@@ -137,7 +140,7 @@ export function argumentsOf(chargeSet: ChargeSet, call: ScriptCall): Argument[] 
   return args
 }
 
-/** Of a limit that is split over regions, no more is allowed than the share of this one. */
+/** Allows no more of each limit that is split over regions than this region's share. `args` must end with the arguments of `limits`. */
 function allowShares(args: Argument[], limits: readonly Limit[], shares: PartitionShares): void {
   const first = args.length - FIELDS * limits.length
   for (let i = 0; i < limits.length; i++) {
@@ -184,7 +187,7 @@ function pushChargeSet(
 interface Limits {
   readonly limits: readonly Limit[]
   readonly told: readonly Argument[]
-  /** From and until when that is true: dated windows are told about the current one. */
+  /** `told` holds from `from` until `until`, in Redis's time: it tells dated windows around the current one. */
   readonly from: number
   readonly until: number
 }

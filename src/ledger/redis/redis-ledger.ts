@@ -36,26 +36,26 @@ import { argumentsOf, type ScriptRunner } from './protocol.ts'
 import { peerDemandOf } from './reply.ts'
 
 /**
- * Part of every key: a release that keeps its counters otherwise must not misread these. What else to change with it, so that
- * two releases never grant a quota twice, is in docs/upgrading.md.
+ * The ledger format. It is part of every key, so that no release misreads counters that another one keeps differently.
+ * docs/upgrading.md says what else to change with it, so that two releases never grant a quota twice.
  */
 const FORMAT = 3
 const OF_KEYS_BY_LIMIT = 2
-/** No gateway ticks more often than this in all, however many accounts it has. */
+/** The most ticks per second of one gateway over all its partitions: while Redis answers, and while offline. */
 const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
 /** A gateway that ends gives back the leases of at most so many partitions. Those of the others end by themselves. */
 const MOST_GOODBYES = 500
 /**
- * One call of the script is asked for the usage of so many limits at most. All of thousands would take Redis longer than a command may
- * take, or be more arguments than a function can take, and the partition would be taken for one without Redis.
+ * The most limits of which one call of the script is asked for the usage. Thousands would take Redis longer than a command may
+ * take, or be more arguments than a function can take. Either would send the partition offline.
  */
 const MOST_ASKED = 200
-/** After so many calls of the script, one takes as long as ever. */
+/** After so many calls, the script does not get any faster. */
 const WARM_UP_CALLS = 20
 /** Redis counts as away only after it has answered nothing for so long: on a busy machine, some answers are late. */
 const SLOW_MS = 500
-/** A flush is noticed account by account, but logged in one line. */
+/** Gateways notice a flush account by account. All losses within so long are reported once. */
 const LOSS_LINE_MS = 5_000
 
 export interface RedisLedgerOptions {
@@ -68,16 +68,19 @@ export interface RedisLedgerOptions {
   /** Longest wait for an answer of Redis. */
   readonly answerWithinMs: number
   readonly onOutage?: OutagePolicy
-  /** What of each limit may be used here, where quotas are split over regions. */
+  /** What this region may use of each limit, where quotas are split over regions. */
   readonly shares?: Shares
-  /** Redis is of no use, beyond a single slow answer: why, as one clause. `onBack`: Redis is of use again, for so many partitions. */
+  /**
+   * Redis is of no use, for more than a single slow answer; `trouble` says why, as one clause. `onBack`: Redis is of use again.
+   * At most `partitions` were offline at the same time. `hadLost`: Redis had lost data.
+   */
   readonly onAway?: (trouble: string) => void
   readonly onBack?: (back: { readonly partitions: number; readonly hadLost: boolean }) => void
-  /** Gateways of another ledger format run, and so this one may grant nothing; undefined: they have ended. */
+  /** Gateways of another ledger format run, so this one may grant nothing. Undefined: they have ended. */
   readonly onOtherFormat?: (format: number | undefined) => void
   /** Redis has lost what it knew, although it was not away. */
   readonly onLoss?: () => void
-  /** Told when a partition begins or ends to be kept by leases. */
+  /** Called when a partition goes offline (`leased`), and when it resumes (`shared`). */
   readonly onChange?: (partition: string, mode: 'shared' | 'leased') => void
   /** Microseconds to take instead of Redis's time; only for tests. */
   readonly stepTime?: () => number
@@ -96,17 +99,19 @@ export interface RedisLedgerOptions {
  * A gateway that starts waits if others may still have to tell something. The guarantee also holds if a single gateway gets no
  * answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as its calls take less than half of one).
  *
- * It holds as well if Redis loses keys while connections stay, because it is flushed or evicts them. Whoever asks first notices: by
- * the number of its call or, if it had not used the account, by `PartitionRegister`. Then only leases are spent until every gateway
- * has told Redis what it lacks, however many accounts there are. An account is granted nothing too much, unless its keys are lost
- * within one round trip after its first call at the first gateway; then it is as much as that call was granted. Charges of gateways
- * that have ended by then are known to nobody, and forgotten.
+ * The guarantee holds as well if Redis loses keys while connections stay, because it is flushed or evicts them. The first
+ * gateway that asks notices the loss: by the number of its call or, if it had not used the account, by `PartitionRegister`.
+ * Then only leases are spent until every gateway has told Redis what it lacks, however many accounts there are. Nothing is
+ * granted beyond the limits of an account, unless its keys are lost within one round trip after its first call at the first
+ * gateway. Then the excess is what that call was granted. Nobody knows the charges of gateways that have ended by then: these
+ * are forgotten.
  *
  * The file is longer than others: half of it says when the guarantee holds, and the rest passes each call on to its partition.
  *
- * Where these conditions do not hold: a gateway that is cut off for longer while others are not, or finds Redis again later than
- * they do, may add in each window what it had charged in the window before, and its lease. A clock that is ahead lets through, once,
- * as much again as counted when it came back, and what was sent without Redis until all gateways had found it.
+ * Where these conditions do not hold, too much may be sent. A gateway that is cut off for longer while others are not, or that
+ * finds Redis again later than they do, may add in each window what it had charged in the window before, and its lease. A clock
+ * that is ahead lets through, once, as much again as counted when Redis came back, and what was sent without Redis until all
+ * gateways had found it.
  */
 export class RedisLedger implements Ledger {
   readonly #runner: ScriptRunner
@@ -115,7 +120,7 @@ export class RedisLedger implements Ledger {
   readonly #shared: Shared
   readonly #formats: FormatLease | undefined
   readonly #partitions = new Map<string, Partition>()
-  /** Charge sets that are asked for piece by piece. */
+  /** By charge set with more than MOST_ASKED limits: the parts in which its usage is asked for. */
   readonly #pieces = new WeakMap<ChargeSet, readonly ChargeSet[]>()
   #leased = 0
   #made = 0
@@ -127,7 +132,7 @@ export class RedisLedger implements Ledger {
   /** Why the last call failed, if none was answered since; and since when all calls have failed. */
   #failure: unknown
   #failingSince = Infinity
-  /** Since when nothing at all was answered, looks of the register included, and whether all partitions know. */
+  /** Since when Redis has answered nothing, not even a look of the register; and whether the partitions were told so. */
   #silentSince = Infinity
   #isSilent = false
   #isAway = false
@@ -167,8 +172,10 @@ export class RedisLedger implements Ledger {
   }
 
   /**
-   * Resolves when what Redis knows can be relied on. To be awaited before the first charge. A Redis that knows nothing, or began to
-   * only just now, may have been flushed. Then other gateways need a moment to tell it what it lost.
+   * To be awaited before the first charge. Resolves once what Redis knows can be relied on. It also resolves if Redis does not
+   * answer or another ledger format has the lease; then charges are not made there for now. Never rejects. A Redis that knows
+   * nothing, or began to know something only just now, may have been flushed. Then other gateways get RESUME_AFTER_MS to tell
+   * it what it lost.
    */
   async begin(): Promise<void> {
     await this.#formats?.begin()
@@ -184,8 +191,9 @@ export class RedisLedger implements Ledger {
   }
 
   /**
-   * Sends Redis the script, and runs it until both sides have compiled what they need. Otherwise the first calls of a process could
-   * take longer than a command may. They write to a partition that nobody uses, which ends like any other.
+   * Sends Redis the script, and runs it until both sides have compiled what they need. Otherwise the first calls of a process
+   * could take longer than a command may. The calls write to a partition that nobody uses. Its keys expire like those of any
+   * other.
    */
   async #warmUp(): Promise<void> {
     const { clock } = this.#shared
@@ -271,8 +279,9 @@ export class RedisLedger implements Ledger {
   }
 
   /**
-   * Redis has answered, or not. Each of many partitions ticks rarely, and one that is idle would not notice that Redis was away. It would go
-   * on to charge there, as soon as Redis is back, while others that have lost patience still spend what they had.
+   * Redis has answered, or not. With many partitions, each ticks rarely, and an idle one would not notice that Redis was away.
+   * As soon as Redis is back, it would charge there, while gateways that have lost patience still spend what they had. So all
+   * partitions go offline once nothing was answered for LOOK_EVERY_MS.
    */
   #onAsked(isAnswered: boolean): void {
     if (isAnswered) {
@@ -291,7 +300,7 @@ export class RedisLedger implements Ledger {
       partition.goOffline('silent', LEAST_WAIT_MS + (n++ / this.#partitions.size) * everyMs)
   }
 
-  /** Whoever may grant again begins as if Redis had come back: what it knows of this format's charges may be old. */
+  /** A gateway that may grant again begins as if Redis had come back: what Redis knows of this format's charges may be old. */
   #onOtherFormat(other: number | undefined): void {
     this.#trustedAt = other === undefined ? this.#clock.now() + RESUME_AFTER_MS : Infinity
     this.#options.onOtherFormat?.(other)
@@ -318,8 +327,8 @@ export class RedisLedger implements Ledger {
   }
 
   /**
-   * Decides whether Redis counts as away. A single slow answer does not matter, and a connection that ended is made again at once. But
-   * what Redis refuses once it will refuse again, and if no connection can be made, Redis is away.
+   * Decides whether Redis counts as away. A single slow answer does not matter, and a connection that ended is made again at
+   * once. But Redis is away if it refuses a call, since it will refuse the next one too, or if no connection can be made.
    */
   #judge(): void {
     if (this.#isAway || this.#leased === 0) return
@@ -346,7 +355,7 @@ export class RedisLedger implements Ledger {
     return `the quota store ${trouble}; ${this.without}`
   }
 
-  /** What becomes of calls while Redis is away, for people. */
+  /** What happens to calls while Redis is away, as a clause for people. */
   get without(): string {
     const { onOutage } = this.#shared
     if (onOutage === 'open') return 'calls pass without a quota'
@@ -460,7 +469,7 @@ export class RedisLedger implements Ledger {
     return partition
   }
 
-  /** Format 2 had a key for each limit, those after it one for all. */
+  /** Where the format before this one kept its charges. Format 2 had a key for each limit; later ones have one for all limits. */
   #olderKeysOf({ partition, limits }: ChargeSet): readonly string[] {
     const base = this.#keyOf(partition, FORMAT - 1)
     return FORMAT - 1 === OF_KEYS_BY_LIMIT ? limits.map(({ id }) => `${base}:${id}`) : [`${base}:limits`]

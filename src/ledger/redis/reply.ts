@@ -15,7 +15,7 @@ const FIRST = 4
 const SHARE_POLL_MS = 500
 
 /**
- * Reads the numbers of a reply. Throws if it is malformed: what a broken line made of it would otherwise be taken for a quota, or for
+ * Reads the numbers of a reply. Throws if the reply is malformed: otherwise garbled bytes would be taken for a quota, or for
  * the length of a list that never ends.
  */
 export function readReply(bytes: Buffer): Reply {
@@ -49,9 +49,10 @@ export function usageOf(
 }
 
 /**
- * What is used and leased, by a reply to a question for nothing but the usage. It tells the leases where they do not fit beside what
- * is used; where they do, no more than the share is used and leased. The script says what is free of the share that it was `given`. The
- * share may have ended since: with what is left of it, less would seem to be used, and home would give that to another region.
+ * Adds `committed`, the units used and leased, by the reply to a charge of nothing. The reply tells leases of others only where
+ * they do not fit beside what is used. Where they fit, `committed` lacks them, but used and leased units are no more than the
+ * share. The script tells what is free of the share that it was `given`. The share may have ended since: with what is left of
+ * it, less would seem to be used, and home would give the difference to another region.
  */
 export function withCommitted(
   usage: readonly LimitUsage[],
@@ -74,7 +75,7 @@ export interface AdaptiveLimits {
   readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
 }
 
-/** Where in a reply the part begins that comes after the limits and, if it has these, their charges. */
+/** Where the last part of a reply begins: after the limits and, with `hasSchedule`, their charges. */
 export function tailOf(reply: Reply, hasSchedule: boolean): number {
   let at = FIRST + FIELDS * reply[3]!
   if (hasSchedule) for (let i = 0; i < reply[3]!; i++) at += 1 + reply[at]!
@@ -137,7 +138,7 @@ export function scheduleOf(
   )
 }
 
-/** What a counter would say. The charges of rolling windows begin at `list` in the reply. */
+/** When more of a limit will be free, by a counter with the charges of the reply. The limit's list of charges begins at `list`. */
 function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
   const time = reply[0]! / 1_000
   const counter = new Counter(limit)
@@ -155,10 +156,13 @@ interface ExchangeReply {
   readonly others: readonly { readonly agoMs: number; readonly demands: readonly Demand[] }[]
 }
 
-/** More calls than any gateway has waiting of one client. */
+/** No gateway has as many calls of one client waiting. */
 const MOST_CALLS = 1e6
 
-/** Throws if the reply is malformed: whose turn it is must never be computed from that. */
+/**
+ * Reads the answer of demand-exchange.lua. `at` is when it was asked for. Throws if the answer is malformed: whose turn it is
+ * must never be computed from that.
+ */
 export function peerDemandOf(reply: string, at: number): PeerDemand {
   const { virtualService, turns, others } = JSON.parse(reply) as ExchangeReply
   const reports = Object.values(others)

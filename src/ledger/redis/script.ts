@@ -72,7 +72,7 @@ export class RedisScript implements ScriptRunner {
     else this.#redis.on('close', () => listener(() => true))
   }
 
-  /** A cluster never tells: each of its masters would have to be the same. */
+  /** Never calls `listener` for a cluster: each of its masters would have to be the same. */
   onFound(listener: (isSame: boolean) => void): void {
     const redis = this.#redis
     if (redis instanceof ioredis().Cluster) return
@@ -125,8 +125,8 @@ async function identityOf(redis: Redis): Promise<string | undefined> {
 }
 
 /**
- * Calls `listener` when a master of a cluster is lost, with whether a key is one of its: keys of other masters are as they
- * were. A slot that was moved to another master on purpose is not lost.
+ * Calls `listener` when a master of a cluster is lost. `isConcerned` says whether a key was on that master; the keys of other
+ * masters are as they were. A slot that was moved to another master on purpose is not lost.
  */
 function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) => boolean) => void): void {
   /** By slot: its master, then its replicas, as `host:port`. */
