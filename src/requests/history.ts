@@ -9,14 +9,14 @@ import type { AccessLine } from '../observe/log.ts'
 import { isTrouble, Lately } from './lately.ts'
 import type { Circumstances, RequestRecord } from './story.ts'
 
-/** Much larger than nearly all texts of calls. */
+/** The usual size of a chunk. It is much larger than nearly all texts of calls. */
 const CHUNK_BYTES = 65_536
-/** Larger ones have a chunk of their own, so that at most so much at the end of a chunk is room that nobody uses. */
+/** A longer text gets a chunk of its own, so that less than this stays unused at the end of a shared chunk. */
 const MOST_SHARED_BYTES = CHUNK_BYTES / 8
 /** The most bytes of UTF-8 that a UTF-16 unit takes. */
 const MOST_BYTES_A_UNIT = 3
 
-/** Some texts, one after the other. */
+/** A buffer that holds the texts of some calls, one after the other. */
 interface Chunk {
   readonly bytes: Buffer
   used: number
@@ -24,33 +24,33 @@ interface Chunk {
   texts: number
 }
 
-/** Which calls are asked for; all, if it says nothing. */
+/** Which calls are asked for. Without a field, it is all of them. */
 export interface Wanted {
   readonly id?: string | undefined
   readonly isTrouble?: boolean | undefined
 }
 
 /**
- * The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. They are kept as text
- * outside of the heap: as objects they would live just long enough for the garbage collector to copy each of them twice.
+ * The latest calls of one process. Both their number and their size are bounded: the oldest calls make way for the newest. They are
+ * kept as text outside of the heap. As objects they would live just long enough for the garbage collector to copy each one twice.
  */
 export class RequestHistory {
   readonly #bounds: Config['requests']
-  /** A ring of `keep` places for each of these: the chunk of a text, where it begins there, and its length in bytes. */
+  /** Three rings of `keep` places, for each text: its chunk, where it begins in the chunk, and its length in bytes. */
   readonly #chunks: (Chunk | undefined)[] = []
   readonly #starts: number[] = []
   readonly #lengths: number[] = []
-  /** Whether they tell of trouble, so that those are found without parsing all others. */
+  /** A ring: whether a text tells of trouble. So these texts are found without parsing the others. */
   readonly #troubles: boolean[] = []
-  /** How all calls ended lately, those that are kept and those that are not. */
+  /** How all calls ended lately, even those that are not kept. */
   readonly lately = new Lately()
-  /** How many were added and dropped so far. */
+  /** How many texts were added and dropped so far. */
   #added = 0
   #dropped = 0
-  /** The length of their texts. */
+  /** The length of all texts that are kept, in bytes. */
   bytes = 0
   #chunk: Chunk | undefined
-  /** A chunk of the usual size whose texts were all dropped. */
+  /** A chunk of the usual size whose texts were all dropped. It is used again before a new chunk is made. */
   #spare: Chunk | undefined
 
   constructor(bounds: Config['requests']) {
@@ -62,14 +62,14 @@ export class RequestHistory {
   }
 
   /**
-   * `text` is the JSON of the access line, which begins with its correlation id; `routeText` that of the circumstances' route, which are
-   * given without it.
+   * Keeps a call that has ended. `text` is the JSON of `line`, and must begin with the correlation id. `routeText` is the JSON of the
+   * call's route, which `circumstances` must not have. A call that is larger than `maxBytes` is not kept.
    */
   add(line: AccessLine, text: string, circumstances: Circumstances, routeText?: string): void {
     this.lately.count(line, circumstances.at)
     const { keep, maxBytes } = this.#bounds
     if (keep === 0) return
-    // Each is written for itself: both as one string would be copied once more.
+    // The two texts are written one by one: joined to one string, they would be copied once more.
     const known = JSON.stringify(circumstances)
     const rest = routeText === undefined ? `\n${known}` : `\n{"route":${routeText},${known.slice(1)}`
     const chunk = this.#chunkFor(text, rest)
@@ -89,8 +89,8 @@ export class RequestHistory {
   }
 
   /**
-   * All of them that are there now, the newest first; or those with this correlation id, or that tell of trouble, which takes less
-   * than to read all. Whoever pauses meanwhile misses those that are dropped.
+   * The calls that are kept now, the newest first. With `wanted`, only those with its correlation id, or only those that tell of
+   * trouble, without parsing the others. A reader that pauses misses the calls that are dropped in the pause.
    */
   newest(wanted: Wanted = {}): Iterable<RequestRecord> {
     return this.#newest(this.#added - 1, wanted)
@@ -109,10 +109,10 @@ export class RequestHistory {
     }
   }
 
-  /** Where these texts go; undefined if they are larger than all together may be. */
+  /** The chunk with room for these texts; undefined if they alone are larger than `maxBytes`. */
   #chunkFor(text: string, rest: string): Chunk | undefined {
     const last = this.#chunk
-    // Their bytes are counted only where they might not fit.
+    // The bytes of the texts are counted only if the texts might not fit.
     const mostBytes = (text.length + rest.length) * MOST_BYTES_A_UNIT
     if (last !== undefined && last.used + mostBytes <= last.bytes.length && mostBytes <= this.#bounds.maxBytes)
       return last
@@ -136,7 +136,7 @@ export class RequestHistory {
   }
 }
 
-/** No pool of Node's: one text would keep the whole of it alive. */
+/** The buffer is not taken from Node's pool: a chunk would keep the whole pool alive. */
 function newChunk(bytes: number): Chunk {
   return { bytes: Buffer.allocUnsafeSlow(bytes), used: 0, texts: 0 }
 }

@@ -4,38 +4,38 @@ import type { EpochMs } from '../time/clock.ts'
 /** Calls of the last five minutes that ended alike. It goes to other processes as JSON. */
 export interface LatelyRow {
   readonly upstream: string | null
-  /** Null where they are told without: those that succeeded, and the rest of very many clients. */
+  /** Null for calls that succeeded. Also null for failed calls of more clients than have rows of their own. */
   readonly client: string | null
   readonly outcome: string
-  /** Null for those that succeeded. */
+  /** Null for calls that succeeded. */
   readonly status: string | null
   calls: number
-  /** How many of them took longer than `SLOW_MS`, without the wait for their turn. */
+  /** How many of the calls took longer than `SLOW_MS`, without their `waitMs`. */
   slow: number
-  /** The latest of them, and when it ended. */
+  /** The latest of the calls, and when it ended. */
   correlationId: string
   at: EpochMs
 }
 
 export const SLOW_MS = 5_000
-/** How far back, to within a span. */
+/** How far back calls are counted, in milliseconds, exact to one span. */
 export const LATELY_MS = 5 * 60_000
 const SPAN_MS = 10_000
 const SPANS = LATELY_MS / SPAN_MS + 1
-/** With names of clients, in one span and in an answer. */
+/** Once a span or an answer has this many rows, new rows for calls that failed name no client. */
 const MOST_ROWS = 1_000
 
-/** The status of what is no call with a length: a WebSocket, or a tunnel. */
+/** The status of a WebSocket or a tunnel, which is never slow: it lasts as long as its client wants. */
 const SWITCHING = '101'
 
 type Ended = Pick<AccessLine, 'upstream' | 'client' | 'outcome' | 'status' | 'durationMs' | 'waitMs' | 'correlationId'>
 
 /**
- * Counts how the calls of the last five minutes ended, however many there were: of the stories only so many are kept, which a busy
- * gateway replaces within seconds.
+ * Counts how the calls of the last five minutes ended, however many there were. The history can't tell that, because it keeps a
+ * bounded number of calls, which a busy gateway replaces within seconds.
  */
 export class Lately {
-  /** A ring: the rows of each span of time, by what they have in common. */
+  /** A ring with the rows of each span of time. The key of a row is what its calls have in common. */
   readonly #spans = Array.from({ length: SPANS }, () => new Map<string, LatelyRow>())
   /** The number of the newest span. */
   #newest = 0
@@ -45,7 +45,7 @@ export class Lately {
     const rows = this.#spans[this.#newest % SPANS]!
     const { upstream = '', outcome, status } = line
     const isWell = outcome === 'delivered' && status < '4'
-    // A call that went well makes no string for its key.
+    // The key of a call that went well is its upstream, so that no new string has to be made.
     const isNamed = !isWell && rows.size < MOST_ROWS
     const key = isWell ? upstream : keyOf(line, isNamed ? line.client : undefined)
     let row = rows.get(key)
@@ -59,7 +59,7 @@ export class Lately {
     row.at = at
   }
 
-  /** All that is counted now. */
+  /** All calls that are counted at this time, over all spans. */
   rows(at: EpochMs): LatelyRow[] {
     this.#goOn(at)
     const all = new Map<string, LatelyRow>()
@@ -79,7 +79,7 @@ export class Lately {
     return [...all.values()]
   }
 
-  /** Forgets what is too old. A clock that is set back goes on in the newest span. */
+  /** Forgets spans that are too old. If the clock was set back, calls are counted in the newest span. */
   #goOn(at: EpochMs): void {
     const span = Math.floor(at / SPAN_MS)
     if (span <= this.#newest) return
@@ -114,7 +114,7 @@ function rowOf(
   }
 }
 
-/** Whether it tells of something to look at: the upstream or the gateway failed, or refused the call. */
+/** Whether somebody should look at a call: its upstream or the gateway failed, or the gateway refused it. */
 export function isTrouble({ outcome, status }: { readonly outcome: string; readonly status: string | null }): boolean {
   return outcome !== 'client_gone' && (outcome !== 'delivered' || Number(status) >= 500)
 }

@@ -10,15 +10,16 @@ import { type AwayInstance, type RequestAnswers, type RequestQuestion, isQuestio
 
 /** How often an instance reports that it is alive. */
 const BEAT_S = 5
-/** An instance that has not reported for this long is not waited for, but named. After this long it is forgotten. */
+/** Nobody waits for an instance that has not reported for `LATE_S`, but it is named. After `FORGOTTEN_S` it is forgotten. */
 const LATE_S = 3 * BEAT_S
 const FORGOTTEN_S = 600
-/** Longer than an instance waits for a worker of its own that hangs. */
+/** How long an instance may take to answer. It must be longer than an instance waits for a worker of its own that hangs. */
 const ANSWER_WITHIN_MS = 1_500
 
 /**
- * Says that an instance is there (or was so many seconds ago), forgets those that were not for long, and lists all: their names, and how many seconds ago they
- * said so. By the clock of Redis, because those of instances may differ.
+ * Reports this instance as alive now, or as alive so many seconds ago. Forgets instances that have not reported for long. Returns
+ * the rest, this one included, each with the seconds since its latest report. It uses the clock of Redis, because the clocks of
+ * instances may differ.
  */
 const BEAT = `
   local now = tonumber(redis.call('TIME')[1])
@@ -51,14 +52,14 @@ export interface PeersOptions {
   readonly clock: Clock
   /** The name of this instance among the others. */
   readonly name: string
-  /** What this instance, with all of its workers, knows. */
+  /** Tells what this instance knows, with all of its workers. */
   answer(question: RequestQuestion): Promise<RequestAnswers>
 }
 
 /**
- * The other instances that share a Redis. Each subscribes to one channel for questions and to one for its own answers, and keeps
- * its name in a sorted set, so that one that has died is known to be missing. Questions and answers hold no secrets: Redis has
- * only what `GET /v1/requests` shows.
+ * The other instances that share a Redis. Each instance subscribes to a common channel for questions, and to a channel of its own
+ * for the answers to its questions. Each keeps its name in a sorted set, so that a dead instance is known to be missing. Questions
+ * and answers hold no secrets: Redis has only what `GET /v1/requests` shows.
  */
 export class RequestPeers {
   readonly #options: PeersOptions
@@ -100,7 +101,8 @@ export class RequestPeers {
 
   async close(): Promise<void> {
     this.#stopBeating()
-    // Its calls are gone with it, so its name stays for a while, but nobody waits for its answers.
+    // What this instance knew is lost with it, so its name stays listed for a while as that of a missing instance. The report is
+    // dated back, so that nobody waits for its answers.
     await this.#beat(LATE_S + 1).catch(() => undefined)
     this.#redis.disconnect()
     this.#subscriber.disconnect()
@@ -130,7 +132,7 @@ export class RequestPeers {
     return { found: known.flatMap(({ found }) => found), away: [...known.flatMap(({ away }) => away), ...silent] }
   }
 
-  /** Anybody who may use this Redis can publish here. What is not one of ours is ignored. */
+  /** Takes a question or an answer. Anybody who may use this Redis can publish, so a message of another shape is ignored. */
   #hear(channel: string, text: string): void {
     const message = parsedJson(text)
     if (!isObject(message)) return
@@ -178,10 +180,10 @@ function awayOf({ name, silentS }: Peer): AwayInstance {
   return { instance: name, why }
 }
 
-/** What became of calls, wherever they were served. */
+/** Answers questions about the calls of all instances. */
 export type AllRequests = Pick<RequestPeers, 'ask' | 'close'>
 
-/** Asks this instance, and all others that share its Redis. */
+/** Opens the way to ask this instance and all others that share its Redis. Without Redis, only this instance is asked. */
 export function openAllRequests(options: PeersOptions): AllRequests {
   const { store, answer } = options
   const peers = store.kind === 'redis' ? new RequestPeers(options) : undefined

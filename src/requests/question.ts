@@ -8,11 +8,12 @@ import { EVERY_CALL } from '../schema/limits.ts'
 import { type RequestRecord, type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
 
 /**
- * How the calls of the last five minutes ended. An instance of an older release takes it for a list, and answers with one of no calls.
+ * Asks how the calls of the last five minutes ended. An instance of an older release takes the question for one of kind `list`.
+ * `filter` and `most` make it answer with no calls.
  */
 export const LATELY = { kind: 'lately', filter: { until: 0 }, most: 0 } as const
 
-/** Whether another instance, of whatever release, asks what this one can answer. */
+/** Whether `value`, from an instance of any release, is a question that this instance can answer. */
 export function isQuestion(value: unknown): value is RequestQuestion {
   if (!isObject(value)) return false
   const { kind, id, filter } = value
@@ -24,36 +25,36 @@ export function isQuestion(value: unknown): value is RequestQuestion {
   )
 }
 
-/** What is asked of all instances. It goes to other processes as JSON. */
+/** A question to all instances. It goes to other processes as JSON. */
 export type RequestQuestion =
   /** What clients have used of limits lately. */
   | { readonly kind: 'usage' }
   | typeof LATELY
-  /** All that is known of the calls with this correlation id, which its client may have used for several. */
+  /** All that is known of the calls with this correlation id. A client may have used one id for several calls. */
   | { readonly kind: 'find'; readonly id: string }
   | { readonly kind: 'list'; readonly filter: RequestFilter; readonly most: number }
 
 export interface RequestFilter {
-  /** Here and below `unknown` is also what a call has none of, as metrics say it. */
+  /** For `client`, `upstream`, `account` and `class`, `unknown` finds calls for which none is known, as in metrics. */
   readonly client?: string
   readonly upstream?: string
-  /** The name of an account, or with its upstream: `harness/prod`. */
+  /** The name of an account, alone or with its upstream, as in `harness/prod`. */
   readonly account?: string
-  /** Its own, or one that its route charges, too. */
+  /** The call's own class, or another that its route charges. `all` finds every call that has a class. */
   readonly class?: string
   /** Such as `429`, `4xx` or `none`. */
   readonly status?: string
   readonly outcome?: string
-  /** Only those that ended so that somebody should look. */
+  /** Only calls that ended in trouble, as `isTrouble` in lately.ts says. */
   readonly isTrouble?: true
-  /** When it ended, in milliseconds since 1970: not before the one, and before the other. */
+  /** Calls that ended at `since` or later, and before `until`. Both are in milliseconds since 1970. */
   readonly since?: number
   readonly until?: number
-  /** Any text, in any case, of what a list shows of it. */
+  /** A text that a list shows of the call, in upper or lower case. */
   readonly search?: string
 }
 
-/** What some processes know, and which others did not answer. */
+/** What the processes that answered know, and which processes did not answer. */
 export interface RequestAnswers<Found = RequestRow | RequestStory | ClientUse | LatelyRow> {
   readonly found: readonly Found[]
   readonly away: readonly AwayInstance[]
@@ -65,15 +66,18 @@ export interface AwayInstance {
   readonly why: string
 }
 
-/** What is said of it beside the answers of others. */
+/** The note that goes with the answers of others if an instance did not answer. */
 export function noAnswerOf({ instance, why }: AwayInstance): string {
   return `no answer from ${instance} (${why}): what it knows is missing here`
 }
 
-/** How many calls with the same id are told at most. */
+/** How many calls with the same id are returned at most. */
 export const MOST_STORIES = 100
 
-/** What one process knows. `records` gives its calls, the newest first, or those that are wanted. Delays no calls. */
+/**
+ * Answers what this process knows. `records` gives the calls that are wanted; the first that match are returned. It pauses often, so
+ * that it delays no calls.
+ */
 export async function answerHere(
   question: Exclude<RequestQuestion, { kind: 'usage' }>,
   {
@@ -97,10 +101,10 @@ export async function answerHere(
   return found
 }
 
-/** What several know is one list, the newest first, of no more than was asked for. */
+/** Joins the answers of several processes. Calls become one list, the newest first, of no more than was asked for. */
 export function mergeAnswers(answers: readonly RequestAnswers[], question: RequestQuestion): RequestAnswers {
   const away = answers.flatMap((answer) => answer.away)
-  // Whoever asked adds up what processes know of the same.
+  // The asker adds up the numbers of the processes.
   if (question.kind === 'usage' || question.kind === 'lately')
     return { found: answers.flatMap(({ found }) => found), away }
   const most = question.kind === 'find' ? MOST_STORIES : question.most
@@ -109,7 +113,7 @@ export function mergeAnswers(answers: readonly RequestAnswers[], question: Reque
   return { found: found.slice(0, most), away }
 }
 
-/** What metrics call the account, class and so on of a call that was refused before it had one. */
+/** The account, class and so on of a call that was refused before these were known, as metrics say it. */
 const NONE = 'unknown'
 
 type Matcher = (record: RequestRecord) => boolean
@@ -135,7 +139,7 @@ function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
   }
 }
 
-/** Units are charged to classes that are not the call's own, too: whoever asks who spent them means these calls. */
+/** A route may also charge classes that are not the call's own. Whoever asks who spent the units of a class means these calls too. */
 function isOfClass({ line, route }: RequestRecord, name: string): boolean {
   if (line.class === undefined) return name === NONE
   return line.class === name || name === EVERY_CALL || route?.charges.includes(name) === true

@@ -10,26 +10,26 @@ import type { RequestOptions } from '../gateway/request-options.ts'
 
 /** What is known of a call besides its access line. It is kept as JSON. */
 export interface Circumstances {
-  /** When it ended; of one that is under way, now. */
+  /** When the call ended; now, if it is still under way. */
   readonly at: EpochMs
   readonly isRunning: boolean
   readonly route?: RequestStory['route'] | undefined
   readonly asked?: RequestStory['asked'] | undefined
-  /** Its limits as of its latest charge or refusal. */
+  /** The limits of the call as of its latest charge or refusal. */
   readonly limits: readonly LimitState[]
   readonly waits?: readonly WaitStory[] | undefined
-  /** Undefined where it never came to a breaker. */
+  /** Undefined if no breaker decided about the call. */
   readonly breaker?: BreakerState | undefined
-  /** The failure that opened the breaker by which it was refused. */
+  /** If a breaker refused the call: the failure that opened it. */
   readonly openedBy?: BreakerFailure | undefined
   readonly retryAfterMs?: number | undefined
-  /** The value of Cache-Status, where the cache took part. */
+  /** The value of Cache-Status, if the cache took part. */
   readonly cacheStatus?: string | undefined
   /** Whether its quota was checked without the store, which did not answer. */
   readonly isStoreDegraded: boolean
 }
 
-/** A call as whoever asks later what became of it gets it. */
+/** A call as it is told to whoever asks later what became of it. */
 export interface RequestRecord extends Circumstances {
   readonly line: AccessLine
 }
@@ -39,7 +39,7 @@ export interface RequestRow {
   readonly correlationId: string
   /** The gateway process that served it. */
   readonly instance: string
-  /** When it ended; of one that is under way, now. */
+  /** When the call ended; now, if it is still under way. */
   readonly time: string
   readonly isRunning: boolean
   readonly client: string | null
@@ -60,19 +60,19 @@ export interface RequestRow {
 /** All that is known of one call, as `GET /v1/requests/{correlationId}` tells it. */
 export interface RequestStory extends RequestRow {
   readonly cameAt: string
-  /** Of one that came with a trace, or whose spans are exported. */
+  /** Null unless the call came with a trace or its spans are exported. */
   readonly traceId: string | null
   readonly address: string | null
-  /** What of the table of routes decided the class, and what that means. */
+  /** The route that decided the class of the call, and what follows from it. */
   readonly route: {
-    /** The path as the table has it; null where a rule decided, because the table has no line for it. */
+    /** The path as the table of routes has it; null if the table has no line for it, so that a rule decided. */
     readonly pattern: string | null
-    /** The line of the table by which its calls are counted, with its methods. */
+    /** The line of the table under which the call is counted, with the methods of that line. */
     readonly line: string
     readonly charges: readonly string[]
     readonly retry: 'safe' | 'unsafe'
   } | null
-  /** What the client asked for, within what it may. */
+  /** What the client asked for, within what it is allowed. */
   readonly asked: {
     readonly maxWaitMs: number
     readonly timeoutMs: number | null
@@ -87,14 +87,14 @@ export interface RequestStory extends RequestRow {
     readonly state: string
     readonly openedBy: { readonly because: string; readonly correlationId: string } | null
   } | null
-  /** Why the gateway refused it, and what to do. */
+  /** Why the gateway refused the call, and what to do. */
   readonly refusal: {
     readonly kind: string
     readonly message: string
     readonly whatToDo: string
     readonly retryAfterMs: number | null
   } | null
-  /** Limits with `enforce: false` that would have held it back. */
+  /** Shadow limits (`enforce: false`) that would have held the call back. */
   readonly wouldDeny: readonly string[]
   /** Whether its quota was checked without the store, which did not answer. */
   readonly storeDegraded: boolean
@@ -108,36 +108,36 @@ export interface RequestStory extends RequestRow {
 /** A limit as it was when the call was charged, or refused. */
 export interface LimitState {
   readonly limit: string
-  /** Units, or an amount of money where the name ends with its currency; so are the numbers below. */
+  /** Units, or money if the name ends with a currency. `effective`, `used`, `remaining` and `units` are in the same unit. */
   readonly requests: number
-  /** Less than that while the upstream lets less through. */
+  /** The effective limit: less than `requests` while the upstream lets less through. */
   readonly effective: number
   readonly used: number
   readonly remaining: number
-  /** What the call is charged of it. */
+  /** What the call is charged. Null if that is not known, as in a wait. */
   readonly units: number | null
   readonly resetMs: number
   readonly enforced: boolean
 }
 
-/** One wait of a call, or why it was refused without waiting. */
+/** One wait of a call, or its refusal without a wait. */
 export interface WaitStory {
-  /** Number of the attempt that it came before. */
+  /** The number, from 1, of the attempt that would follow the wait. */
   readonly beforeAttempt: number
   readonly because: string
   /** The limit that decided when its turn was; `pause` while the upstream wanted no calls. */
   readonly heldBy: string | null
   readonly limits: readonly LimitState[]
-  /** Among all calls that waited when it came, at all gateways. */
+  /** The place of the call, from 1, among all calls that waited at all gateways when it came. */
   readonly place: number
-  /** After how long its turn was expected, and how long it waited. */
+  /** How long the wait was expected to be when it began, and how long it was. */
   readonly promisedMs: number
   readonly waitedMs: number
-  /** `admitted`, `gone` (the client), or the kind of the refusal. */
+  /** `admitted`, `gone` if the client left, or the kind of the refusal. */
   readonly ended: string
   /**
-   * Whose calls this gateway served in the same queue meanwhile: of the last 256 of them, the five that had most. Null if it never stood in
-   * the queue, because it was refused at once.
+   * The calls that this gateway served from the same queue during the wait. `calls` counts all of them. `byClient` counts the last
+   * 256 by client, for the five clients that had most. Null if the call never stood in the queue, because it was refused at once.
    */
   readonly servedBefore: { readonly calls: number; readonly byClient: Readonly<Record<string, number>> } | null
 }
@@ -145,23 +145,23 @@ export interface WaitStory {
 /** One attempt. */
 export interface TryStory {
   readonly number: number
-  /** From the call's arrival to when it was sent. */
+  /** From the call's arrival to the dispatch of the attempt. */
   readonly startedMs: number
-  /** Since the attempt before it ended: the delay before a retry, and another wait for quota. */
+  /** From the end of the attempt before it: the delay before a retry, and another wait for quota. */
   readonly delayMs: number
   readonly status: number | null
   readonly error: string | null
-  /** To the response's headers, or to the failure. */
+  /** From the dispatch to the response's headers, or to the failure. */
   readonly ms: number
   readonly end: string | null
   readonly credential: string | null
   readonly credentialVersion: number | null
-  /** Why that one of a pool: `expires-first`, `session` and so on, and which had to wait. */
+  /** Why this credential of a pool was chosen: `expires-first`, `session` and so on, and which credentials had to wait. */
   readonly credentialBecause: string | null
   readonly requestId: string | null
 }
 
-/** With the name of its upstream, as far as both were known; null if neither was. */
+/** The account as `upstream/account`; the upstream alone if the account is not known; null if the upstream is not known. */
 export function accountOf({ upstream, account }: Pick<RequestRow, 'upstream' | 'account'>): string | null {
   return upstream === null ? null : account === null ? upstream : `${upstream}/${account}`
 }
@@ -199,7 +199,7 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
     asked: asked ?? null,
     limits,
     waits: waits ?? [],
-    // As in the trace: of two at once the second may end first.
+    // In the order of their starts, as in the trace. Of two attempts at once, the second may have ended first.
     tries: (line.tries ?? []).toSorted((a, b) => a.startedMs - b.startedMs).map(tryStory),
     cache:
       line.cache === undefined && cacheStatus === undefined
@@ -287,21 +287,21 @@ const NONE: readonly never[] = []
 
 type Route = NonNullable<Call['route']>
 
-/** What is told of the route of a call. */
+/** What the story of a call says about its route. */
 export function aboutRoute({ pattern, countedAs, charges, retry }: Route): NonNullable<RequestStory['route']> {
   return { pattern: pattern ?? null, line: countedAs, charges, retry }
 }
 
 const ROUTE_TEXTS = new WeakMap<Route, string>()
 
-/** The same as JSON. It is the same for each call of the route, so it is made once. */
+/** What `aboutRoute` returns, as JSON. It is made once for each route, because it is the same for all calls of the route. */
 export function routeTextOf(route: Route): string {
   let text = ROUTE_TEXTS.get(route)
   if (text === undefined) ROUTE_TEXTS.set(route, (text = JSON.stringify(aboutRoute(route))))
   return text
 }
 
-/** All but the route. `failure` is why the gateway refused it. */
+/** The circumstances of a call without its route. `failure` is why the gateway refused the call. */
 export function circumstancesOf(
   call: Call,
   { at, failure, isRunning = false }: { at: EpochMs; failure: Failure | undefined; isRunning?: boolean },
@@ -326,7 +326,7 @@ function askedOf({ maxWaitMs, timeoutMs, mayRetry, priority }: RequestOptions): 
   return { maxWaitMs, timeoutMs: timeoutMs === Infinity ? null : timeoutMs, retry: mayRetry, priority }
 }
 
-/** Those of what never became a call: a request that is no HTTP, or a connection that was lost. */
+/** The circumstances of what never became a call: a request that is no HTTP, or a connection that was lost. */
 export function unread(at: EpochMs): Circumstances {
   return { at, isRunning: false, limits: NONE, isStoreDegraded: false }
 }

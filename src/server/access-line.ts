@@ -5,7 +5,7 @@ import { type AccessLine, hasFailed, type Try } from '../observe/log.ts'
 import { heldByOf } from '../requests/story.ts'
 import { redactPath } from '../routing/path.ts'
 
-/** How a call ended, or how it stands. */
+/** How a call ended, or how it stands if it is still under way. */
 interface Ended {
   readonly client: string
   readonly status: string
@@ -52,19 +52,19 @@ export function lineOf(call: Call, { client, status, outcome, failure, durationM
   }
 }
 
-/** The id of the trace, if it leads somewhere: to exported spans of this call, or to spans of the client. */
+/** The id of the trace, if there are spans to find by it: those of this call, if they are exported, or those of the client. */
 function traceIdOf({ trace }: Call, hasFailed: boolean): string | undefined {
   return trace?.parent !== undefined || trace?.isKept(hasFailed) === true ? trace.traceId : undefined
 }
 
-/** What the access log says about a request of which no call could be made, because it could not be read. */
+/** What the access log says about a request that could not be read, so that it never became a call. */
 export function lineOfUnread(known: Pick<AccessLine, 'correlationId' | 'address' | 'status' | 'outcome' | 'reason'>) {
   const bytes = { requestBytes: 0, responseBytes: 0 }
   const times = { waitMs: 0, upstreamMs: 0, backoffMs: 0, gatewayMs: 0, durationMs: 0 }
   return { ...known, client: 'unknown', path: '', attempts: 0, ...bytes, ...times } satisfies AccessLine
 }
 
-/** The request target before the server framework looked at it. */
+/** The request target as it was sent, before Fastify rewrote it. */
 export function originalUrl(request: IncomingMessage & { originalUrl?: string }): string {
   return request.originalUrl ?? request.url ?? ''
 }
@@ -74,7 +74,7 @@ export function originalUrl(request: IncomingMessage & { originalUrl?: string })
  * rest may hold anything.
  */
 function pathForLog({ request, upstream, route, prefix, path }: Call): string {
-  // The host of a tunnel, and its port.
+  // The target of a CONNECT is the host and port of its tunnel.
   if (request.method === 'CONNECT') return originalUrl(request).slice(0, 261)
   if (upstream === undefined) {
     const [sent = ''] = originalUrl(request).split('?', 1)
@@ -94,15 +94,15 @@ function expectedMsOf({ waits }: Call): number | undefined {
   return first && rounded(first.record.expectedMs)
 }
 
-/** How much of a hash lists of keys and metrics show. */
+/** How many characters of a key's hash are shown, here as in lists of keys and in metrics. */
 const HASH_PREFIX = 'sha256:'.length + 8
 
-/** Whether the key was the fault. Nobody knows who sent such a call, so that the program's name is the only hint. */
+/** Whether a call was refused because of its key. It is not known who sent such a call: the User-Agent is the only hint. */
 function isAboutKey(failure: Failure | undefined): boolean {
   return failure !== undefined && /^(?:proxy_)?unauthenticated$|^too_many_attempts$/.test(failure.kind)
 }
 
-/** The attempt that counts: the last one that was not superseded by another. */
+/** The attempt that counts: the last one that was not superseded, or the last one if all were. */
 function lastTry(tries: readonly Try[]): Try | undefined {
   const last = tries.at(-1)
   return last?.end === 'superseded' ? (tries.findLast(({ end }) => end !== 'superseded') ?? last) : last

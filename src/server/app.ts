@@ -23,22 +23,25 @@ import { HEAD_TOO_LARGE } from './well-formed.ts'
 import { ExactResponse } from './response.ts'
 import { asksForWebSocket, type ConnectListener, refuseConnect, takeUpgrades } from './upgrade.ts'
 
-/** How often, at least, connections whose head takes too long are looked for. */
+/** The longest time between two searches for connections whose head takes too long. */
 const LOOK_AT_HEADS_MS = 5_000
-/** Longer than load balancers usually keep an idle connection, so that they close it first and never use a closed one. */
+/**
+ * How long an idle connection stays open. Load balancers usually keep it for less, so that they close it first and never send a
+ * call on a closed one.
+ */
 const KEEP_ALIVE_MS = 75_000
 
 /**
- * Makes the server for clients, or with `onConnect` that of the forward proxy. Every request to it is proxy traffic, which
+ * Makes the server for clients, or the forward proxy if `onConnect` is given. Every request is proxy traffic, which
  * `@fastify/http-proxy` hands to `proxy`.
  */
 export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: ConnectListener): FastifyInstance {
   const app = fastifyFor(proxy, server)
   const methods = METHODS.filter((method) => method !== 'CONNECT')
-  // If a method had a body for Fastify, it would refuse content types that it does not know.
+  // Fastify must not expect a body with any method: it would refuse content types that it does not know.
   for (const method of methods) app.addHttpMethod(method, { hasBody: false, overrideExisting: true })
   app.setErrorHandler((error, request, reply) => refuseRequest(proxy, request, reply, error))
-  // Node would send 100 Continue at once. The call sends it when it is admitted and its body is wanted.
+  // Without this listener Node would send 100 Continue at once. The call sends it when it is admitted and needs its body.
   app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
   app.server.on('checkExpectation', (request, response) => {
     const message = 'of the values of Expect only 100-continue is understood'
@@ -53,9 +56,9 @@ export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: Con
     preRewrite: () => '/',
     httpMethods: methods,
     proxyPayloads: false,
-    // Its type does not have this value: nothing is made that would forward.
+    // With `undici: false` the plugin makes no HTTP client of its own. Its type does not allow this value.
     ...({ undici: false } as object),
-    // The plugin's handler, which comes next, would parse three URLs to check the path that is made up above.
+    // The call is served here, before the plugin's handler. That would parse three URLs to check the path made up above.
     preHandler(request, reply) {
       reply.hijack()
       void proxy.serve(request.raw, reply.raw)
@@ -72,9 +75,9 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
     requestTimeout: 0, // Node's default would bound uploads
     shouldUpgradeCallback: asksForWebSocket,
     ServerResponse: ExactResponse,
-    // A request that declares no body has no events of one, which cost Node several steps of each call.
+    // A request that declares no body then emits neither "data" nor "end". These events would cost several steps of each call.
     optimizeEmptyRequests: true,
-    // By default Node looks only every 30 seconds, so that a slow head could last that much longer.
+    // By default Node checks only every 30 seconds, so a slow head could take that much longer than `headTimeout`.
     connectionsCheckingInterval: Math.min(headTimeout / 2, LOOK_AT_HEADS_MS),
   }
   return Fastify({
@@ -92,7 +95,7 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
   })
 }
 
-/** Adds what stands between a connection and HTTP/1.1: the bound for each address, HTTP/2, and the PROXY protocol. */
+/** Adds the layers between a connection and HTTP/1.1: HTTP/2, the bound for each address, and the PROXY protocol. */
 function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config['server']): void {
   const { maxHeaderBytes, headTimeout, connectionsPerAddress, trustedProxies } = server
   const isBalancer = isTrusted(trustedProxies)
@@ -106,8 +109,8 @@ function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config[
     })
     app.addHook('preClose', async () => sessions.close())
   }
-  // Behind HTTP/2, which takes over the listeners before it and calls them only when bytes have come: a silent connection would
-  // not be counted. Before the PROXY protocol, whose header has the address that counts.
+  // Must come after HTTP/2, which takes over the listeners added so far and calls them only once bytes have come: it would hide
+  // silent connections. Must come before the PROXY protocol, which sets the address to count before it calls its listeners.
   boundConnections(app.server, {
     most: connectionsPerAddress,
     isExempt: (socket) => isBalancer(socket.remoteAddress) || proxiedOn(socket)?.tunnel !== undefined,
@@ -123,7 +126,7 @@ function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config[
   }
 }
 
-/** TLS 1.2 and 1.3, as Node has it by default. */
+/** The options of TLS. The versions are Node's default: 1.2 and 1.3. */
 function secureOptions({ cert, key, clientCa, requireClientCertificate }: ListenerTls, http2: boolean): TlsOptions {
   const options = { cert, key: key.reveal(), ALPNProtocols: http2 ? ['h2', 'http/1.1'] : ['http/1.1'] }
   if (clientCa === undefined) return options
@@ -145,7 +148,7 @@ function refuseRequest(proxy: Proxy, request: FastifyRequest, reply: FastifyRepl
 
 function preRejectionOf(error: unknown): Failure | Error {
   const { statusCode = 500, code = 'unknown' } = (error ?? {}) as { statusCode?: number; code?: string }
-  // The one route has all methods that there are.
+  // The only route takes every path and every known method, so the method must be unknown.
   if (code === 'FST_ERR_NOT_FOUND') return new Failure('invalid_request', 'the method is none of HTTP')
   if (statusCode < 500) return new Failure('invalid_request', `the request can’t be taken as it is (${code})`)
   return error instanceof Error ? error : new Error('something other than an error was thrown', { cause: error })
@@ -185,15 +188,15 @@ const NOT_READABLE: Readonly<Record<string, string>> = {
   HPE_INVALID_EOF_STATE: 'the request ended before it was complete (HPE_INVALID_EOF_STATE)',
 }
 
-/** How long connections without a call stay open while draining: a call may already be on its way on them. */
+/** How long connections without a call stay open during a drain: a client may already have sent a call. */
 const DRAIN_GRACE_MS = 500
-/** How long before the end of a drain waiting calls are refused, so that their clients get an answer in time. */
+/** How long before the deadline of a drain waiting calls are refused, so that their clients get an answer in time. */
 const LAST_WORDS_MS = 1_000
 
 /**
- * Accepts no new connections, answers every call that has come, and closes each connection after its response. Connections
- * without a call stay open for a moment, since a call may be on its way on them. Shortly before `deadlineMs`, calls that still
- * wait for their turn are refused. At `deadlineMs`, calls that are not finished are broken off.
+ * Stops the server. It accepts no new connections, answers every call that has come, and closes each connection after its
+ * response. Connections without a call stay open for a moment, because a client may already have sent a call. `deadlineMs` is in
+ * milliseconds from now. Shortly before it, calls that still wait are refused. When it is reached, unfinished calls are broken off.
  */
 export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: number): Promise<void> {
   const { server } = app
@@ -207,7 +210,7 @@ export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: n
   await Promise.race([Promise.all([proxy.drain(), grace]), deadline])
   closeIdle()
   await Promise.race([proxy.drain(), deadline])
-  // From here on nothing is waited for that no client wants.
+  // This also ends the work that no client waits for.
   proxy.refuseWaiting()
   proxy.breakOff()
   server.closeAllConnections()

@@ -3,21 +3,21 @@ import { takeOver } from './connections.ts'
 import { readProxyHeader } from './proxy-protocol.ts'
 
 export interface Balanced {
-  /** Whether the address is that of a balancer. Every connection of a balancer begins with a header. */
+  /** Whether the address belongs to a balancer. Every connection from a balancer must begin with a header. */
   isTrusted(address: string | undefined): boolean
   readonly maxHeaderBytes: number
-  /** How long the header may take to arrive. */
+  /** How long the header may take to arrive, in milliseconds. */
   readonly headMs: number
-  /** Is called when a connection was closed because no valid header came on it. */
+  /** Called when a connection was closed because no valid header came on it. */
   onInvalid(address: string | undefined, why: string): void
 }
 
 /**
  * Takes the header of the PROXY protocol off the connections of trusted balancers, before TLS begins. From then on the
  * connection gives the client's address as that of its peer. A balancer's connection without a header is closed: if it were
- * served, the client's calls would count as the balancer's own. Every other address belongs to a client that connects
- * directly. Only the address decides which of the two it is, never the bytes that were sent. Call this last: listeners that
- * are added afterwards see connections whose header is still unread.
+ * served, the client's calls would count as the balancer's own. A connection from any other address is a client's own, and
+ * is served as it is. Only the address decides between the two, never the bytes that were sent. Call this last: listeners
+ * that are added afterwards see connections whose header is still unread.
  */
 export function takeProxyHeaders(server: Server, { isTrusted, maxHeaderBytes, headMs, onInvalid }: Balanced): void {
   const listeners = takeOver(server, 'connection')
@@ -26,7 +26,7 @@ export function takeProxyHeaders(server: Server, { isTrusted, maxHeaderBytes, he
     const serve = (): void => {
       for (const listener of listeners) listener.call(server, socket)
     }
-    // The connection has ended already, as after a health check, so that its address is no longer known.
+    // A connection that has already ended has no address any more. A health check may end so soon.
     if (remoteAddress === undefined) return void socket.destroy()
     if (!isTrusted(remoteAddress)) return serve()
     let seen: Buffer = Buffer.alloc(0)
@@ -58,8 +58,7 @@ export function takeProxyHeaders(server: Server, { isTrusted, maxHeaderBytes, he
       if (seen.length > header.bytes) socket.unshift(seen.subarray(header.bytes))
       serve()
     }
-    // With "data" the socket would have to be resumed afterwards, and TLS would lose the bytes that are put back into it.
-    // With "readable" that is not needed.
+    // Not "data": after it the socket would have to be resumed, and TLS would lose the bytes that are put back into it.
     const timer = setTimeout(() => refuse('it did not come within server.headTimeout'), headMs)
     socket.on('readable', look).on('end', onEnd).on('error', end).on('close', leave)
   })

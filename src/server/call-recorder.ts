@@ -17,13 +17,13 @@ export interface RecorderOptions {
   readonly metrics: Metrics
   readonly usage: Usage
   readonly log: Log
-  /** Keeps calls for whoever asks later what became of them. Without it none are kept. */
+  /** Keeps the story of each call, so that it can be asked for later. Without it none are kept. */
   readonly history?: RequestHistory
   /** Without it there are no traces. */
   readonly tracing?: Tracing
 }
 
-/** How long a call took, and what of it was the gateway's own, in milliseconds. */
+/** How long a call took, and how much of that time was the gateway's own, in milliseconds. */
 export interface CallTimes {
   readonly durationMs: number
   readonly overheadMs: number
@@ -33,7 +33,7 @@ const SWITCHING = 101
 /** Stands for the status of a call whose client got no response. */
 export const UNANSWERED = 'none'
 
-/** Counts each call that has ended, logs it, keeps it for whoever asks later, and traces it. */
+/** Counts each call that has ended, logs it, keeps its story and traces it. */
 export class CallRecorder {
   readonly #options: RecorderOptions
   /** Counters of calls that were refused before their account was known, by upstream and class. */
@@ -43,12 +43,12 @@ export class CallRecorder {
     this.#options = options
   }
 
-  /** How long a call took that ends now. */
+  /** The times of a call, if it ends now. */
   timesOf(call: Call): CallTimes {
     return { durationMs: this.#options.clock.now() - call.startedAt, overheadMs: call.overheadMs ?? call.gatewayMs }
   }
 
-  /** A call has ended, a moment ago, having taken so long. */
+  /** Records a call that has just ended. Its times were taken when it ended. */
   record(call: Call, result: Forwarded, { durationMs, overheadMs }: CallTimes): void {
     const { log, clock, history, tracing } = this.#options
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
@@ -69,7 +69,7 @@ export class CallRecorder {
     const traceId = isTraced ? line.traceId : undefined
     metrics.requests(client, seen, outcome).increment(call.id, 1, traceId, at)
     usage.of(client).end(failure !== undefined)
-    // How long a WebSocket or a tunnel stayed open is no latency.
+    // The time that a WebSocket or a tunnel stayed open is not a latency.
     if (status !== SWITCHING && call.request.method !== 'CONNECT')
       metrics.requestDuration.observeMs(durationMs, call.id, traceId, at)
     metrics.gatewayOverhead.observeMs(overheadMs, call.id, traceId, at)
@@ -88,7 +88,7 @@ export class CallRecorder {
     return { line, route: call.route && aboutRoute(call.route), ...circumstances }
   }
 
-  /** What came was no request that could be read, and has ended. */
+  /** Records a connection on which no readable request came. */
   unread(
     id: string,
     address: string | undefined,

@@ -3,10 +3,10 @@ import { isIP } from 'node:net'
 import proxyAddress from '@fastify/proxy-addr'
 import type { AddressedBy } from '../gateway/call.ts'
 
-/** Gives the address of the client that sent a request; undefined once the connection is closed. */
+/** Gives the address of the client that sent a request. It may be undefined if the connection is closed. */
 export type AddressOf = (request: IncomingMessage) => string | undefined
 
-/** Makes a test for addresses of load balancers whose word on the client's address is believed. */
+/** Makes a test whether an address is in a trusted network: what a load balancer there says of its client is believed. */
 export function isTrusted(trusted: readonly string[]): (address: string | undefined) => boolean {
   if (trusted.length === 0) return () => false
   const trust = proxyAddress.compile([...trusted])
@@ -14,10 +14,11 @@ export function isTrusted(trusted: readonly string[]): (address: string | undefi
 }
 
 /**
- * Gives the address of a client. Usually it is that of the connection. If the connection comes from a trusted network, it is
- * the last address in X-Forwarded-For that is not trusted itself; Forwarded is read if there is no X-Forwarded-For. Entries
- * before that one are not believed, because any client can write them. If the entry that counts is no address ("unknown" or
- * an obfuscated name), the answer is the address of the connection.
+ * Makes the function that gives the address of a client. Usually that is the address of the connection. If the connection comes
+ * from a trusted network, it is the last address in X-Forwarded-For that is not trusted itself, or the first address if all are
+ * trusted. Forwarded is read if there is no X-Forwarded-For. Entries before the one that counts are not believed, because any
+ * client can write them. If an entry on the way there is no address ("unknown" or an obfuscated name), the address of the
+ * connection is given.
  */
 export function clientAddress(trusted: readonly string[]): AddressOf {
   if (trusted.length === 0) return ({ socket }) => socket.remoteAddress
@@ -39,8 +40,9 @@ export function clientAddress(trusted: readonly string[]): AddressOf {
 }
 
 /**
- * Tells how a client addressed the gateway, where a trusted network says so: by the last value of X-Forwarded-Proto, -Host and -Prefix,
- * or without these two by the last element of Forwarded. That is what the balancer itself wrote.
+ * Makes the function that tells how a client addressed the gateway. Only what a trusted network says is believed. Scheme and host
+ * are the last values of X-Forwarded-Proto and X-Forwarded-Host. If both are absent, the last element of Forwarded has them. The
+ * prefix is the last value of X-Forwarded-Prefix. The last value is the one that the balancer itself wrote.
  */
 export function addressedBy(trusted: readonly string[]): AddressedBy {
   if (trusted.length === 0) return () => ({})
@@ -61,16 +63,16 @@ export function addressedBy(trusted: readonly string[]): AddressedBy {
   }
 }
 
-/** A path that no client takes for a host. */
+/** A path that no client can take for a host: each slash has a name behind it. */
 const PREFIX = /^(?:\/[\w.~%!$&'()*+=:@-]+)+$/
 
 /**
- * One part of an element, such as `for="[2001:db8::1]:80"`, and what ends it. Values that lack the quotes they need are
- * accepted, since many senders leave them out.
+ * One part of an element, such as `for="[2001:db8::1]:80"`, and the character that ends it. Values without the quotes that they
+ * need are accepted, because many senders leave the quotes out.
  */
 const PART = /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,;"]*))[ \t]*)?(,|;|$)/y
 
-/** The elements (RFC 7239 §4). Nothing of what is malformed is believed: it is one element that says nothing. */
+/** The elements of Forwarded (RFC 7239 §4). If the field is malformed, nothing in it is believed: the result is one empty element. */
 function forwardedElements(field: string | undefined): Readonly<Record<string, string>>[] {
   if (field === undefined) return []
   const elements: Record<string, string>[] = []
@@ -90,7 +92,7 @@ function forwardedElements(field: string | undefined): Readonly<Record<string, s
 
 const NODE = /^(?:\[([\da-f:.]+)\]|([\d.]+))(?::[\w.-]+)?$/i
 
-/** The address in a node, without its port and without the brackets of IPv6; undefined if the node is no address. */
+/** The address in an entry, without its port and without the brackets of IPv6; undefined if the entry has no address. */
 function bareAddress(node: string): string | undefined {
   if (isIP(node) !== 0) return node
   const [, inBrackets, bare] = NODE.exec(node) ?? []

@@ -3,14 +3,14 @@ import type { Server, Socket } from 'node:net'
 import { networkOf } from '../net/address.ts'
 import { Entry, Roster } from '../time/roster.ts'
 
-/** An address that was reported is not reported again for this long. */
+/** An address that was reported is not reported again for this long, in milliseconds, while it has open connections. */
 const SAY_EVERY_MS = 60_000
 
 interface Bound {
   readonly most: number
   /**
-   * Load balancers are exempt, since the connections of all their clients come from their address. So are connections inside
-   * of a tunnel, since the tunnel is counted.
+   * Whether a connection is not counted. Load balancers are exempt, because all their clients' connections come from their address.
+   * Connections inside a tunnel are exempt, because the tunnel itself is counted.
    */
   isExempt(socket: Socket): boolean
   onSurplus(address: string): void
@@ -18,8 +18,8 @@ interface Bound {
 
 /**
  * Lets an address have `most` open connections; all addresses of one IPv6 /64 network count as one. Every further connection
- * is closed as soon as it is accepted, before it costs a TLS handshake. `onSurplus` is called at most once a minute for each
- * address.
+ * is closed as soon as it is accepted, before it costs a TLS handshake. `onSurplus` gets the address, or the network, at most
+ * once a minute. If all its connections close in between, it may be called sooner.
  */
 export function boundConnections(server: Server, { most, isExempt, onSurplus }: Bound): void {
   const open = new Map<string, number>()
@@ -48,7 +48,7 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
 
 /**
  * Makes `closeAllConnections` close every connection. Node's own method knows only connections that already speak HTTP/1.1.
- * Without this the server would never finish closing while one is in its TLS handshake or has sent nothing yet.
+ * A connection in its TLS handshake, or one that has sent nothing yet, would keep the server from closing for ever.
  */
 export function closeWithServer(server: HttpServer): void {
   const open = new Roster<Entry<Socket>>()
@@ -66,7 +66,7 @@ export function closeWithServer(server: HttpServer): void {
 
 type Listener = (this: Server, socket: Socket) => void
 
-/** Removes the listeners of an event and returns them. The caller has to call them, or they never hear of the event. */
+/** Removes the listeners of an event and returns them. From then on the caller must call them for each event. */
 export function takeOver(server: Server, event: 'connection' | 'secureConnection'): Listener[] {
   const listeners = server.listeners(event) as Listener[]
   server.removeAllListeners(event)

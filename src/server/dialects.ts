@@ -1,7 +1,7 @@
 import type { UpstreamConfig } from '../schema/schema.ts'
 import { type Failure, FAILURES } from '../gateway/failure.ts'
 
-/** A refusal in JSON, as the clients of a vendor read errors. */
+/** Makes the JSON of a refusal in the shape in which a vendor's clients read errors. */
 type Dialect = (failure: Failure) => object
 
 /**
@@ -81,16 +81,19 @@ const SLACK_ERRORS: Partial<Record<Failure['kind'], string>> = {
 }
 
 /**
- * The status of a refusal in the vendor's shape. Slack refuses with 200, or with 429: its SDK repeats a call with any other
- * status for half an hour and does not tell its user. For Slack's clients a refusal therefore gets 200, unless a later call may
- * succeed: then it keeps its 429 or 5xx.
+ * The status of a refusal in the vendor's shape. Slack itself refuses with 200 or 429. Its SDK repeats a call with any other
+ * status for half an hour and does not tell its user. So Slack's clients get 200 for a refusal, unless a later call may succeed:
+ * then the refusal keeps its 429 or 5xx.
  */
 export function errorStatus(dialect: UpstreamConfig['errors'] | undefined, { kind }: Failure): number {
   const status = FAILURES[kind].status
   return dialect === 'slack' && status < 500 && status !== 429 ? 200 : status
 }
 
-/** The JSON body of a refusal in the vendor's shape, or in Harness's where none is configured. RFC 9457 is in respond.ts. */
+/**
+ * The JSON body of a refusal in the vendor's shape, or in Harness's where none is configured. respond.ts makes the problem details
+ * of RFC 9457.
+ */
 export function errorBody(
   dialect: UpstreamConfig['errors'] | undefined,
   failure: Failure,

@@ -8,7 +8,7 @@ import { Entry, Roster } from '../time/roster.ts'
 import { takeOver } from './connections.ts'
 import { MOST_FIELDS } from './well-formed.ts'
 
-/** How many calls a client may make at once over one connection. For more it opens another. */
+/** How many calls a client may make at once over one connection. For more calls it needs another connection. */
 const STREAMS = 250
 const PSEUDO_FIELDS = 4
 const PREFACE = 'PRI'
@@ -20,28 +20,29 @@ export interface Http2Options {
   readonly maxHeaderBytes: number
   /** How long a connection may stay without any traffic. */
   readonly idleMs: number
-  /** How long the first bytes may take to arrive. */
+  /** How long the first bytes may take to arrive. Applies without TLS only. */
   readonly headMs: number
   onConnect(request: IncomingMessage, response: ServerResponse): void
-  /** Is called when a connection ended because its bytes were no HTTP/2. */
+  /** Called when a connection ended because its bytes were no HTTP/2. */
   onProtocolError(error: Error, address: string | undefined): void
 }
 
 /**
- * Lets a server speak HTTP/2 as well. With TLS, ALPN chooses. Without TLS, the client chooses by beginning with HTTP/2 ("prior
- * knowledge", RFC 9113 §3.3). Requests go to the server's own listeners, in the shape of requests of HTTP/1.1.
+ * Lets a server speak HTTP/2 as well. With TLS, ALPN chooses the version. Without TLS, the first bytes from the client choose it
+ * ("prior knowledge", RFC 9113 §3.3). The server's own listeners get the requests, in the shape of HTTP/1.1. `close` ends every
+ * session once its calls are finished.
  */
 export function addHttp2(
   server: Server,
   { maxHeaderBytes, idleMs, headMs, onConnect, onProtocolError }: Http2Options,
 ): { close(): void } {
   const h2 = http2.createServer({
-    // As many fields as in HTTP/1.1, the pseudo fields, and one more: whyMalformed can then refuse the request and say why.
-    // Beyond this bound Node resets the stream without an answer.
+    // Beyond this bound Node resets the stream without an answer. The bound allows one field too many, so that whyMalformed can
+    // refuse the request and say why.
     maxHeaderListPairs: MOST_FIELDS + PSEUDO_FIELDS + 1,
     settings: { maxConcurrentStreams: STREAMS, maxHeaderListSize: maxHeaderBytes, enablePush: false },
-    // A vendor may send a single-value field twice. With HTTP/1.1 the client gets both lines, so here too. In strict mode Node
-    // would throw when it writes the head of the response.
+    // A vendor may send a single-value field twice. The client gets both lines, as with HTTP/1.1. In strict mode Node would throw
+    // when it writes the head of the response.
     strictSingleValueFields: false,
     Http2ServerRequest: Request,
     Http2ServerResponse: Response,
@@ -50,7 +51,7 @@ export function addHttp2(
   h2.on('session', (session) => {
     const entry = new Entry(session)
     sessions.add(entry)
-    // A session that has ended no longer knows its address, so it is read now.
+    // The address is read now, because a session that has ended no longer knows it.
     const address = session.socket.remoteAddress
     // An error ends the connection. The calls on it notice that by themselves.
     session.on('error', (error: Error & { code?: string }) => {
@@ -75,7 +76,7 @@ export function addHttp2(
   }
 }
 
-/** Ends a connection after so long without any traffic. Calls that are under way finish first. */
+/** Ends a connection after `idleMs` milliseconds without traffic. Calls that are under way finish first. */
 function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number): void {
   const streams = new Roster<Entry<http2.ServerHttp2Stream>>()
   session.on('stream', (stream) => {
@@ -84,8 +85,8 @@ function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number): void {
     stream.on('close', () => streams.delete(entry))
   })
   session.on('timeout', () => {
-    // It says goodbye with GOAWAY, and stays open for as long as its client takes nothing of what is written: for ever, if nobody
-    // breaks it off.
+    // `session.close` sends GOAWAY and waits until the client has taken all that was written. A client that reads nothing would
+    // keep the session open for ever. So at the next timeout it is broken off, if every response is written.
     const isWritten = streams.all().every(({ of: { writableEnded } }) => writableEnded)
     if (session.closed && isWritten) return void bareConnection(session.socket).resetAndDestroy()
     session.close()
@@ -137,13 +138,14 @@ function chooseByPreface(server: Server, h2: http2.Http2Server, headMs: number):
   })
 }
 
-/** A request of HTTP/2 that has its host, framing and fields where a request of HTTP/1.1 has them. */
+/** A request of HTTP/2 with its host, framing and fields in the places where a request of HTTP/1.1 has them. */
 class Request extends http2.Http2ServerRequest {
   constructor(...args: ConstructorParameters<typeof http2.Http2ServerRequest>) {
     super(...args)
     const { headers, stream } = this
     headers.host ??= headers[':authority']
-    // HTTP/2 needs no Content-Length: the end of the stream ends the body (RFC 9113 §8.1). In HTTP/1.1 that is "chunked".
+    // A body of HTTP/2 needs no Content-Length, because the end of the stream ends it (RFC 9113 §8.1). In HTTP/1.1 such a body
+    // is "chunked".
     if (!stream.endAfterHeaders && headers['content-length'] === undefined) headers['transfer-encoding'] = 'chunked'
     const rawHeaders = fieldsOf(this)
     const isComplete = (): boolean => stream.endAfterHeaders || this.readableEnded || stream.destroyed
@@ -155,7 +157,7 @@ class Request extends http2.Http2ServerRequest {
   }
 }
 
-/** Names and values in turn, without pseudo fields. The crumbs of Cookie are joined to one field (RFC 9113 §8.2.3). */
+/** Names and values alternately, without pseudo fields. Several Cookie fields are joined into one (RFC 9113 §8.2.3). */
 function fieldsOf({ headers, rawHeaders }: http2.Http2ServerRequest): string[] {
   const fields: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -181,9 +183,9 @@ class Response extends http2.Http2ServerResponse {
 
   constructor(stream: http2.ServerHttp2Stream) {
     super(stream)
-    // If the client resets a stream, Node keeps it until its body has been read, which may be never.
+    // If the client resets a stream, Node keeps it until the request body has been read, which may never happen.
     stream.once('aborted', () => void (this.#isBrokenOff || stream.destroy()))
-    // Node ends a response whose stream was reset, so that it would seem to be finished.
+    // Node ends the response of a stream that was reset. Without this it would seem to be finished.
     Object.defineProperty(this, 'writableFinished', { get: () => stream.writableFinished && !stream.aborted })
   }
 
@@ -193,7 +195,7 @@ class Response extends http2.Http2ServerResponse {
     for (let i = 0; i < fields.length; i += 2) {
       if (fields[i] !== 'Connection') kept.push(fields[i]!, fields[i + 1]!)
     }
-    // Node sends no status above 599. A client treats all of those as an error of the server (RFC 9110 §15).
+    // Node sends no status above 599. A client treats such a status as a server error (RFC 9110 §15), so it gets 502.
     const sent = status > HIGHEST_STATUS ? http2.constants.HTTP_STATUS_BAD_GATEWAY : status
     // Node accepts a list of names and values, but its type does not say so.
     return super.writeHead(sent, kept as unknown as Record<string, string>)
@@ -210,11 +212,11 @@ class Response extends http2.Http2ServerResponse {
     super.addTrailers(lines)
   }
 
-  /** Ends the stream with an error. Without it the client would take the cut response for a complete one. */
+  /** Ends the stream with an error. Without the error the client would take the cut response for a complete one. */
   override destroy(): this {
     this.#isBrokenOff = true
     this.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR)
-    // Closed alone, it would stay until the error is sent: for ever, if the client no longer reads from its connection.
+    // After `close` alone, the stream would stay until the error is sent: for ever, if the client has stopped reading.
     this.stream.destroy()
     return this
   }

@@ -1,8 +1,8 @@
 import type { FastifyServerOptions } from 'fastify'
 
 /**
- * For a server none of whose routes has a schema. Otherwise Fastify would load the compilers of schemas (more than 100 modules) at
- * each start. A route with a schema throws when it is added.
+ * Keeps Fastify from loading its schema compilers (more than 100 modules) at each start. It is for a server whose routes have no
+ * schemas: a route with a schema throws when it is added.
  */
 export const NO_SCHEMAS: NonNullable<FastifyServerOptions['schemaController']> = {
   compilersFactory: { buildValidator: refuse, buildSerializer: refuse },

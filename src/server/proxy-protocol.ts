@@ -1,8 +1,9 @@
 import { isIPv4, isIPv6, SocketAddress } from 'node:net'
 
 /**
- * What the first bytes of a connection are. `whole`: a header that is `bytes` long; `address` is undefined if it names no
- * client (LOCAL, UNKNOWN or a Unix socket). `more`: the beginning of a header. `invalid`: no header, and `why` not.
+ * What the first bytes of a connection are. `whole`: a complete header of `bytes` bytes; `address` is undefined if the header
+ * names no client address (LOCAL, UNKNOWN or a Unix socket). `more`: the beginning of a header. `invalid`: not a header, and
+ * `why` says the reason.
  */
 export type ProxyHeader =
   | { readonly kind: 'whole'; readonly bytes: number; readonly address: string | undefined }
@@ -12,13 +13,13 @@ export type ProxyHeader =
 const MORE: ProxyHeader = { kind: 'more' }
 
 const V1 = Buffer.from('PROXY ')
-/** With the end of the line (proxy-protocol.txt §2.1). */
+/** The longest header of version 1, including the end of its line (proxy-protocol.txt §2.1). */
 const V1_MOST_BYTES = 107
 const V1_LINE = /^PROXY (?:UNKNOWN(?: .*)?|TCP([46]) ([\da-f:.]+) ([\da-f:.]+) (\d{1,5}) (\d{1,5}))$/i
 
 const V2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
 const V2_HEAD_BYTES = 16
-/** For each family of addresses: the bytes of one address, and the bytes of both addresses with their ports. */
+/** By the byte for family and protocol: the bytes of one address, and the bytes of both addresses with their ports. */
 const V2_ADDRESSES: Readonly<Record<number, readonly [one: number, all: number]>> = {
   0x00: [0, 0],
   0x11: [4, 12],
@@ -26,20 +27,23 @@ const V2_ADDRESSES: Readonly<Record<number, readonly [one: number, all: number]>
   0x31: [108, 216],
 }
 
-/** Reads a header of the PROXY protocol, version 1 or 2, of at most `mostBytes` (haproxy.org, proxy-protocol.txt §2). */
+/**
+ * Reads a header of the PROXY protocol, version 1 or 2 (haproxy.org, proxy-protocol.txt §2). `mostBytes` bounds version 2 only:
+ * version 1 has a bound of its own.
+ */
 export function readProxyHeader(seen: Buffer, mostBytes: number): ProxyHeader {
   if (beginsLike(seen, V2)) return readV2(seen, mostBytes)
   if (beginsLike(seen, V1)) return readV1(seen)
   return invalid('it is none')
 }
 
-/** Whether the bytes begin with the signature, or are the beginning of it. */
+/** Whether the bytes begin with the signature, or are a beginning of it. No bytes at all are one, too. */
 function beginsLike(seen: Buffer, signature: Buffer): boolean {
   const length = Math.min(seen.length, signature.length)
   return seen.compare(signature, 0, length, 0, length) === 0
 }
 
-/** Whether what a client sent begins with a whole signature. */
+/** Whether the bytes begin with a whole signature. */
 export function isProxyHeader(seen: Buffer): boolean {
   return (seen.length >= V1.length && beginsLike(seen, V1)) || (seen.length >= V2.length && beginsLike(seen, V2))
 }
@@ -78,7 +82,7 @@ function readV2(seen: Buffer, mostBytes: number): ProxyHeader {
   return { kind: 'whole', bytes, address: family === 0x31 ? undefined : addressIn(source) }
 }
 
-/** Whether the last TLV (type, length, value) ends where the header does. Their values are not used. */
+/** Whether the last TLV (type, length, value) ends where the header ends. The values of TLVs are not used. */
 function areWhole(tlvs: Buffer): boolean {
   let at = 0
   while (at + 3 <= tlvs.length) at += 3 + tlvs.readUInt16BE(at + 1)

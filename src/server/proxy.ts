@@ -44,9 +44,9 @@ export interface ProxyOptions extends RecorderOptions {
   readonly random: Random
   /** Blocks addresses that try many keys. Without it nobody is blocked. */
   readonly guard?: GuessGuard
-  /** Default: the address of the connection. */
+  /** Finds the address of a request's client. Default: the address of the connection. */
   readonly addressOf?: AddressOf
-  /** Default: as the request says. */
+  /** Tells how a client addressed the gateway. Default: as its request says. */
   readonly addressedBy?: AddressedBy
 }
 
@@ -60,7 +60,7 @@ export class Proxy {
   readonly #active = new Roster<Arriving>()
   /** Calls that have ended and are not recorded yet. */
   readonly #ended: { readonly call: Call; readonly result: Forwarded; readonly times: CallTimes }[] = []
-  /** Connections on which a request has waited for those before it. From then on there every one does. */
+  /** Connections on which a request has waited for earlier ones. From then on every request on such a connection waits. */
   readonly #inTurn = new WeakSet<Socket>()
   #areConnectionsClosed = false
   readonly #tunnels = new Tunnels()
@@ -76,7 +76,10 @@ export class Proxy {
     this.#areConnectionsClosed = true
   }
 
-  /** The same, and closes tunnels. Resolves when no call is active any more, and all are recorded. Several ports may call it. */
+  /**
+   * Makes every response from now on close its connection, and closes all tunnels. Resolves when no call is active and every
+   * call that has ended is recorded. May be called again, as by several ports.
+   */
   async drain(): Promise<void> {
     this.closeConnections()
     this.#tunnels.close()
@@ -96,12 +99,12 @@ export class Proxy {
   }
 
   /**
-   * Refuses bytes on a connection that are no HTTP, and closes the connection. If they belong to a call that is under way,
-   * that call is refused. Otherwise a call of which only the address is known is counted and logged. `hasLeft` says that the
-   * connection ended in the middle of a request, as it does when a client leaves: its call then ends as `client_gone`.
+   * Refuses bytes that are no HTTP, and closes their connection. If a call is under way on the connection, that call is refused.
+   * Otherwise a call is counted and logged of which only the address is known. `hasLeft` says that the connection ended in the
+   * middle of a request, because its client left: the call that is under way then ends as `client_gone`.
    */
   refuseConnection(socket: Socket, failure: Failure, hasLeft: boolean): void {
-    // The connection has had its last answer. Whatever else comes on it is discarded.
+    // The last answer on this connection was sent already. Further bytes are discarded.
     if (socket.writableEnded || socket.destroyed) return
     const calls = this.#active.all().filter(({ request }) => request.socket === socket)
     if (calls.length === 0) {
@@ -110,18 +113,19 @@ export class Proxy {
       return this.#recorder.unread(id, socket.remoteAddress, failure)
     }
     const last = calls.at(-1)!
-    // While the last request is incomplete, the bytes belong to its body. Otherwise they stand behind all requests, and the
-    // connection ends with the answer to the first one that is still active.
+    // While the last request is incomplete, the bytes belong to its body. Otherwise they come after all requests, and the
+    // connection ends with the answer to the first call that is still active.
     const call = last.request.complete ? calls[0]! : last
     if (call.response.writableEnded) {
       call.response.once('close', () => this.refuseConnection(socket, failure, hasLeft))
       return
     }
-    // The bytes may be of a request that waits for its turn. To answer it here would answer the one before.
+    // The bytes may belong to a request that waits for the answers before its own. The client would take a refusal for one of
+    // those answers.
     if (this.#inTurn.has(socket)) return void socket.destroy()
     if (!hasLeft) call.malformed = failure
-    // In the middle of a response the client would read the refusal as part of its body. Before the response to an earlier
-    // request it would read the refusal as that response.
+    // A refusal is sent only if no other response is due before it, and none has begun. The client would take it for the
+    // response to an earlier request, or for a part of the body.
     if (call !== calls[0]) socket.destroy()
     else if (call.response.headersSent) breakOff(call)
     else endWith(socket, rawRefusal(call.id, failure, call))
@@ -129,8 +133,8 @@ export class Proxy {
   }
 
   /**
-   * Ends the calls of a closed connection whose responses still waited for their turn. Node ends them itself, unless it has
-   * handed the connection over because of an Upgrade or a CONNECT behind them.
+   * Ends the calls of a closed connection whose responses still waited for earlier ones. Node does so itself, unless a later
+   * Upgrade or CONNECT made it hand the connection over.
    */
   endQueued(socket: Socket): void {
     for (const { request, response } of this.#active.all()) {
@@ -138,12 +142,12 @@ export class Proxy {
     }
   }
 
-  /** Counts and logs a connection that ended before a request came on it, so that nobody could be answered. */
+  /** Counts and logs a connection that ended before its first request, so that no answer could be sent. */
   noteLost(address: string | undefined, message: string): void {
     this.#recorder.unread(randomUUIDv7(), address, new Failure('invalid_request', message), UNANSWERED)
   }
 
-  /** Refuses all calls that wait for quota or between their attempts, those that begin to wait later included. */
+  /** Refuses all calls that wait for quota or for their next attempt, now and from now on. */
   refuseWaiting(): void {
     this.#options.drain.cancel()
     for (const { accounts } of this.#options.snapshot().upstreams.values()) {
@@ -161,9 +165,9 @@ export class Proxy {
     preRejection?: Failure | Error,
     switching?: { readonly socket: Duplex; readonly head: Buffer },
   ): Promise<void> {
-    // An earlier answer on this connection was its last, so that this request can't be answered.
+    // An earlier answer was the last one on this connection, so this request can't be answered.
     if (request.socket.writableEnded) return void request.socket.destroy()
-    // As if it had not been read yet. If the connection ends before its turn, nobody hears of it.
+    // A request that waits for the answers before its own counts as unread. If the connection ends first, it is not logged.
     if (this.#waitsForTurn(request, response))
       return void response.once('socket', () => void this.serve(request, response, preRejection))
     const call = this.#arrive(request, response)
@@ -172,7 +176,8 @@ export class Proxy {
     try {
       if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
       if (preRejection instanceof Error) throw preRejection
-      // What stands behind a malformed head in the same bytes may be refused in this turn, with a message that says less.
+      // A malformed head is refused without waiting. Node's parser may refuse the bytes behind it before this turn ends, and
+      // its message would say less.
       const malformed = preRejection ?? this.#malformed(call)
       if (malformed === undefined) await endOfTurn(call.clock)
       const proxied = proxiedOn(request.socket)
@@ -195,7 +200,7 @@ export class Proxy {
 
   /**
    * Serves a CONNECT of the forward proxy. Never rejects. `open` makes a tunnel for the client whose key the request presents,
-   * and resolves when the tunnel has ended. It returns nothing if the calls inside of the tunnel are served on their own, and a
+   * and resolves when the tunnel has ended. It returns undefined if the calls inside the tunnel are served one by one, and a
    * refusal if it makes no tunnel.
    */
   async serveConnect(
@@ -222,8 +227,8 @@ export class Proxy {
   }
 
   /**
-   * Whether a request has to wait until those before it on its connection are answered, because they are not all of safe methods
-   * (RFC 9112 §9.3.2). Node gives the connection to a response when it comes to its turn.
+   * Whether a request has to wait until the earlier ones on its connection are answered. Pipelined requests may run at once only
+   * if the methods of all are safe (RFC 9112 §9.3.2). A response has no socket until all responses before it have ended.
    */
   #waitsForTurn(request: IncomingMessage, response: ServerResponse): boolean {
     if (isHttp2(request) || response.socket !== null) return false
@@ -233,7 +238,7 @@ export class Proxy {
     return true
   }
 
-  /** Whether the first call that is under way on a connection reads. What came behind it either reads as well, or waits. */
+  /** Whether the first active call of a connection has a safe method. Each request behind it has one too, or it waits. */
   #isFirstSafe(socket: Socket): boolean {
     let call = this.#active.first
     while (call !== undefined && call.request.socket !== socket) call = call.after
@@ -242,8 +247,8 @@ export class Proxy {
 
   #arrive(request: IncomingMessage, response: ServerResponse): Arriving & Identifying {
     const snapshot = this.#options.snapshot()
-    // Node adds `Connection: close`. The client's next call comes over a new connection, which a load balancer gives to a
-    // gateway that stays.
+    // Node then adds `Connection: close`. The client's next call needs a new connection, which a load balancer gives to a
+    // gateway that keeps running.
     if (this.#areConnectionsClosed) response.shouldKeepAlive = false
     const { clock, tracing, addressOf = OF_CONNECTION } = this.#options
     const id = requestIdOf(request.headers) ?? randomUUIDv7()
@@ -256,7 +261,10 @@ export class Proxy {
     return call
   }
 
-  /** Records it together with all others that end in this step of the event loop, which is before their clients have read the end. */
+  /**
+   * Records a call together with all that end in this step of the event loop. That is before their clients have read the end of
+   * their responses.
+   */
   #record(call: Call, result: Forwarded): void {
     if (this.#ended.push({ call, result, times: this.#recorder.timesOf(call) }) === 1)
       process.nextTick(this.#recordEnded)
@@ -290,7 +298,7 @@ export class Proxy {
   #malformed(call: Identifying): Failure | undefined {
     const malformed = whyMalformed(call.request, call.snapshot.config.server.maxHeaderBytes)
     if (malformed === undefined) return undefined
-    // It may also be unclear where the next request on this connection begins.
+    // It may be unclear where the next request begins, so the connection closes.
     call.response.shouldKeepAlive = false
     return new Failure('invalid_request', malformed)
   }
@@ -305,7 +313,7 @@ export class Proxy {
     return target
   }
 
-  /** Counts a wrong key against its address. Gives another failure if that key was one too many. */
+  /** Counts a wrong key against its address. Returns `failure`, or `too_many_attempts` if that key was one too many. */
   async #count({ address }: Call, failure: Failure): Promise<Failure> {
     const { guard } = this.#options
     if (guard === undefined || failure.guess === undefined) return failure
@@ -330,10 +338,10 @@ export class Proxy {
     this.#options.log.logger.error({ err: error, correlationId: id }, 'a call failed in the gateway itself')
   }
 
-  /** The calls of this process, or those that are wanted: first those under way, then those that ended, the newest of them first. */
+  /** The calls of this process that are wanted: first those under way, then those that ended, the newest first. */
   *requests(wanted: Wanted = {}): Iterable<RequestRecord> {
     const { history } = this.#options
-    // Whoever reads may pause meanwhile. A call that ends in such a pause is told once.
+    // The reader may pause between two calls. Both lists are taken now, so a call that ends in a pause is not listed twice.
     const ended = history?.newest(wanted) ?? []
     const running = this.#active.all()
     for (const call of running) {

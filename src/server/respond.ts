@@ -12,7 +12,10 @@ import { errorBody, errorStatus } from './dialects.ts'
 import { isHttp2 } from './well-formed.ts'
 
 const JSON_TYPE = 'application/json'
-/** The rest of a body that is no longer than this is read, and the connection stays open. With a longer body it is closed. */
+/**
+ * The longest request body that is read to its end after a refusal, so that the connection stays open. A longer body, or one of
+ * unknown length, closes the connection.
+ */
 const READ_OFF_BYTES = 65_536
 /** How long a client that is still sending may take to read the refusal, before its connection is destroyed. */
 const LINGER_MS = 1_000
@@ -36,15 +39,15 @@ export function refuse(call: Answering, failure: Failure): void {
     closeAfter(call)
   }
   response.writeHead(status, headers)
-  // Node would send head and text together, both as UTF-8. A head has to be latin1.
+  // Node would send a body of text together with the head, both as UTF-8. The head must be latin1, so the body is sent as bytes.
   const bytes = request.method === 'HEAD' ? undefined : Buffer.from(body)
   call.responseBytes = bytes?.length ?? 0
   response.end(bytes)
 }
 
 /**
- * The same refusal as text for the bare connection, which has to end after it. It is for a request that could not be read, and
- * for a call whose rest can't be read.
+ * Makes a refusal as text that is written straight to the connection. The connection must end after it. It answers a request that
+ * can't be read, or `call` if the rest of its request can't be read.
  */
 export function rawRefusal(id: string, failure: Failure, call?: Call): string {
   const type = call === undefined ? JSON_TYPE : chooseType(call)
@@ -65,10 +68,12 @@ function refusalHeaders({ kind, retryAfterMs }: Failure, status: number): string
   return headers
 }
 
-/** The time the library takes grows with the square of the length of an unclosed quotation. A longer field is ignored. */
+/**
+ * A longer Accept is ignored. The time that the library takes for an unclosed quotation grows with the square of its length.
+ */
 const LONGEST_ACCEPT = 1_000
 
-/** The content type that the client prefers by its Accept; of equal ones, that which clients of the upstream parse. */
+/** The content type that the client prefers by its Accept. Between equal ones, the upstream's usual type for errors wins. */
 export function chooseType({ request: { headers }, upstream }: Pick<Call, 'request' | 'upstream'>): string {
   const usual = upstream?.config.errors === 'problem' ? [PROBLEM_TYPE, JSON_TYPE] : [JSON_TYPE, PROBLEM_TYPE]
   if ((headers.accept?.length ?? 0) > LONGEST_ACCEPT) return usual[0] as string
@@ -100,7 +105,7 @@ const QUOTA_EXCEEDED = {
   title: 'Request cannot be satisfied as assigned quota has been exceeded',
 }
 
-/** The problem types of draft-ietf-httpapi-ratelimit-headers-11. The other refusals have none: their status says enough. */
+/** The problem types of draft-ietf-httpapi-ratelimit-headers-11. The other refusals have no type: their status says enough. */
 const PROBLEM_OF: { readonly [Kind in Failure['kind']]?: { readonly type: string; readonly title: string } } = {
   quota_exhausted: QUOTA_EXCEEDED,
   share_exceeded: QUOTA_EXCEEDED,
@@ -122,19 +127,20 @@ export function endWith(socket: Socket, text: string): void {
 
 /**
  * Ends a call whose response ends before its request. A client that is still sending gets a second to read the response before
- * a reset. If the rest of the body has come by then, and the response did not close the connection, the connection stays.
+ * its connection is reset. The connection stays if the rest of the body has come by then and the response did not close it. With
+ * HTTP/2 only the stream ends.
  */
 export function closeAfter({ request, response }: Call): void {
   if (isHttp2(request)) return endStreamAfter({ request, response })
   const { socket } = request
-  // Node would destroy the connection after the last response on it. If the client still sends, the system answers with a
-  // reset, and the client loses a response that it has not read yet (RFC 9112 §9.6).
+  // Node would destroy the connection after its last response. If the client is still sending, the system would answer with a
+  // reset, and the client would lose a response that it has not read yet (RFC 9112 §9.6).
   const endSoon = (): void => void socket.end()
   socket.destroySoon = endSoon
   const close = (): void => {
     discardRest(request)
     setTimeout(() => {
-      // The client may be in the middle of its next call. It was not told that the connection closes.
+      // Otherwise the client was not told that the connection closes, and may be in the middle of its next call.
       if (!request.complete || socket.writableEnded) socket.destroy()
       else if (socket.destroySoon === endSoon) Reflect.deleteProperty(socket, 'destroySoon')
     }, LINGER_MS).unref()
@@ -154,7 +160,10 @@ function endStreamAfter({ request, response }: Pick<Call, 'request' | 'response'
   else response.once('finish', close)
 }
 
-/** What took the body upstream still listens for it, and reads nothing any more. As long as anybody does, nothing would flow. */
+/**
+ * Reads the rest of a body and throws it away. The listener that passed the body upstream still listens but no longer reads. While
+ * there is a "readable" listener, `resume` has no effect.
+ */
 function discardRest(request: Call['request']): void {
   request.removeAllListeners('readable').resume()
 }

@@ -1,14 +1,14 @@
 import type { IncomingMessage } from 'node:http'
 import { ServerResponse } from '../http/node-http.ts'
 
-/** The method by which Node sends every part of a response. Node's `flushHeaders` passes no encoding, which means UTF-8. */
+/** Node sends every part of a response by `_send`. Node's own `flushHeaders` passes no encoding to it, which means UTF-8. */
 interface Sender {
   _send(data: string, encoding: BufferEncoding): boolean
 }
 
 /**
- * A response whose head is always sent as latin1. Node reads and writes heads so, except for a head that is sent without a
- * body: there it uses UTF-8, and each byte beyond ASCII becomes two.
+ * A response whose head is always sent as latin1. Node reads and writes heads as latin1, with one exception: `flushHeaders` sends
+ * a head without a body as UTF-8, and each byte beyond ASCII becomes two.
  */
 export class ExactResponse<Request extends IncomingMessage = IncomingMessage> extends ServerResponse<Request> {
   override flushHeaders(): void {

@@ -6,8 +6,8 @@ import type { Proxy } from './proxy.ts'
 import { ExactResponse } from './response.ts'
 
 /**
- * Whether a request asks for a WebSocket. Every other Upgrade is ignored, as RFC 9110 §7.8 allows and demands in HTTP/1.0: the
- * request is served as if the field were not there. This matters because Java's HttpClient and `curl --http2` offer h2c with
+ * Whether a request asks for a WebSocket. Every other Upgrade is ignored: the request is served as if the field were not there.
+ * RFC 9110 §7.8 allows that, and demands it for HTTP/1.0. It matters because Java's HttpClient and `curl --http2` offer h2c with
  * every request.
  */
 export function asksForWebSocket({ headers, httpVersion }: IncomingMessage): boolean {
@@ -15,8 +15,9 @@ export function asksForWebSocket({ headers, httpVersion }: IncomingMessage): boo
 }
 
 /**
- * Hands calls that ask for a WebSocket to `proxy`, which forwards them like any other call. The plugin's own way is not used:
- * it accepts the client before it has asked the upstream, and it buffers without a bound.
+ * Hands calls that ask for a WebSocket to `proxy`, which forwards them like any other call. Hands each CONNECT to `onConnect`, or
+ * refuses it if there is none. The plugin's own WebSockets are not used: the plugin accepts the client before it has asked the
+ * upstream, and it buffers without a bound.
  */
 export function takeUpgrades(server: Server, proxy: Proxy, onConnect?: ConnectListener): void {
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
@@ -37,19 +38,22 @@ export function takeUpgrades(server: Server, proxy: Proxy, onConnect?: ConnectLi
 
 /**
  * Serves a request with an Upgrade, or a CONNECT, once every earlier request of its connection is answered. Node hands the
- * connection over at once. A response that is put on it before its turn throws, which would end the process.
+ * connection over at once, even if earlier responses are not finished. To assign another response to it before they are would
+ * throw, and that would end the process.
  */
 function inTurn({ socket }: IncomingMessage, proxy: Proxy, serve: () => void): void {
-  // Without a listener an error would end the process. The "close" that follows it is what the calls react to.
+  // An error without a listener would end the process. The calls react to the "close" that follows it.
   socket.on('error', () => undefined)
-  // Node tells no response any more that the client has taken what was written, and so the rest would never go out.
+  // Once Node has handed the connection over, it no longer passes "drain" to the response. The rest of the response would
+  // never be sent.
   socket.on('drain', () => {
     const response = underWay(socket)
     if (response?.writableNeedDrain === true && socket.writableLength === 0) response.emit('drain')
   })
   if (underWay(socket) === undefined) return serve()
   socket.once('close', () => proxy.endQueued(socket))
-  // That a client has left shows at the end of what it sent. Before the turn, what it sent stays in the socket's buffer.
+  // The socket ends when the client has left, which is noticed only by reading. Bytes that the client sent early stay in the
+  // socket's buffer until `serve` is called.
   const onReadable = (): void => void (socket.readableLength === 0 && socket.read())
   const onEnd = (): void => void socket.destroy()
   socket.on('readable', onReadable).on('end', onEnd)
@@ -63,7 +67,7 @@ function inTurn({ socket }: IncomingMessage, proxy: Proxy, serve: () => void): v
   onTurn()
 }
 
-/** The response that a connection is busy with. Node puts the next one in its place before it tells that one has ended. */
+/** The response that a connection is busy with. Node replaces it by the next one before its "close" is emitted. */
 function underWay(socket: Socket): ServerResponse | undefined {
   const { _httpMessage: response } = socket as { _httpMessage?: ServerResponse | null }
   return response ?? undefined
@@ -77,8 +81,8 @@ export function refuseConnect(proxy: Proxy, request: IncomingMessage, response: 
 }
 
 /**
- * Makes the response to a request with an Upgrade: Node makes none for it. The connection ends after the response, unless the
- * protocol changes.
+ * Makes the response to a request with an Upgrade, or to a CONNECT: Node makes none. The connection ends after the response,
+ * unless it is handed to a tunnel.
  */
 function responseTo(request: IncomingMessage): ServerResponse {
   const { socket } = request
@@ -90,9 +94,9 @@ function responseTo(request: IncomingMessage): ServerResponse {
 }
 
 /**
- * Whether Node read nothing behind this request. If the Upgrade of a request is ignored, Node loses the bytes that it read
- * behind that request. A client that sent its next request at once would then wait for its answer for ever. Where this is
- * false the connection has to be closed, which tells the client to send the next request over another one.
+ * Whether it is certain that Node read no bytes behind this request. If Node ignores an Upgrade, it loses such bytes. A client
+ * that had already sent its next request would then wait for an answer for ever. So if this is false, the connection must be
+ * closed after the response, which tells the client to send its next request over another one.
  */
 function isLastRead({ headers, socket }: IncomingMessage): boolean {
   if (headers['transfer-encoding'] !== undefined) return false
