@@ -2,7 +2,7 @@ import type { TLSSocket } from 'node:tls'
 import type { buildConnector as Connectors } from 'undici'
 import { buildConnector, errors } from '../packages/undici.ts'
 import { request as httpsRequest } from 'node:https'
-import type { Socket } from 'node:net'
+import { isIPv6, type Socket } from 'node:net'
 import { request as httpRequest } from '../http/node-http.ts'
 
 export type ConnectPhase = 'connect' | 'tls'
@@ -34,7 +34,11 @@ export function connectorOf({ connectTimeoutMs, tlsTimeoutMs, tcp, tls, proxy }:
   const connectTcp: Connectors.connector =
     proxy === undefined
       ? connectDirectly
-      : ({ hostname, port }, callback) => openTunnel(proxy(), `${hostname}:${port}`, connectTimeoutMs, callback)
+      : ({ hostname, port }, callback) => {
+          // undici has taken the brackets off an IPv6 address, which an authority needs.
+          const host = isIPv6(hostname) ? `[${hostname}]` : hostname
+          openTunnel(proxy(), `${host}:${port}`, connectTimeoutMs, callback)
+        }
   const connectTls = buildConnector({ ...tls, timeout: tlsTimeoutMs })
   // undici resumes the latest TLS session of a server, but holds it only by a weak reference. `held` keeps it alive. Otherwise the
   // next garbage collection would take the session, and the next connection would cost a full handshake.
