@@ -4,8 +4,8 @@ import type { Config } from '../schema/schema.ts'
 import { checkShares } from './client-problems.ts'
 
 /**
- * Where the clients of a configuration contradict those of the admin API, which are in force beside them. That can not be refused:
- * either may be changed while the other is out of sight.
+ * Warns where clients of the configuration contradict those of the admin API. Both are in force together. A contradiction can not be
+ * refused: either may be changed while the other is out of sight.
  */
 export function clashesOf({ clients = {}, upstreams }: Config, managed: readonly ActiveClient[]): string[] {
   const warnings: string[] = []
@@ -24,7 +24,7 @@ export function clashesOf({ clients = {}, upstreams }: Config, managed: readonly
         )
     }
   }
-  // Those of the configuration alone were checked with it.
+  // The shares of the configuration alone were checked with it.
   if (managed.some(({ scope }) => scope.share !== undefined)) {
     const scopes = managed.map(({ name, scope }) => [name, scope] as const)
     checkShares([...Object.entries(clients), ...scopes], upstreams, (name, message) => {

@@ -32,7 +32,7 @@ export function checkClients(config: Config, report: Report): void {
   })
 }
 
-/** The guaranteed shares of one account must not add up to more than all of it. Reports, for each account, the last client that has one. */
+/** The guaranteed shares of one account must not add up to more than all of it. If they do, reports the last client with a share of it. */
 export function checkShares(
   clients: readonly (readonly [name: string, scope: ClientScope])[],
   upstreams: Config['upstreams'],

@@ -71,7 +71,7 @@ function checkTokens({ token, tokens, metricsToken }: Config['admin'], report: R
     const text = secret.reveal()
     if (!HEADER_VALUE.test(text))
       report(path, 'holds a character that no header value may have, such as a line end, so nobody could send it')
-    // No call to /v1 is proved by the token for metrics: one value in both places is no danger to the audit trail, and a warning.
+    // The token for metrics alone proves no call to /v1. So one value in both places does not confuse the audit trail: it is a warning.
     const owner = secret === metricsToken ? undefined : owners.get(text)
     if (owner === undefined) owners.set(text, path.join('.'))
     else report(path, `is that of ${owner}, too, so nobody could tell them apart: give each one of its own`)
@@ -187,7 +187,7 @@ function checkRoutes(path: Path, { routes }: UpstreamConfig, classes: string[], 
     const at = [...path, index]
     checkClass([...at, 'class'], route.class, classes, report)
     for (const [number, name] of (route.charges ?? []).entries()) {
-      // What is wrong with its own class was said.
+      // The route's own class was checked above.
       if (name !== route.class) checkClass([...at, 'charges', number], name, classes, report)
     }
     const methods = route.method === undefined ? ['GET'] : [route.method].flat()

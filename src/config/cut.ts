@@ -2,16 +2,16 @@ import { type Path, pointer } from './problem.ts'
 
 /** What was cut out of a configuration because it is wrong, so that the rest can be checked. */
 export class Cut {
-  /** By the place of a list in the file: which of its items are left. Without it, later messages would name their neighbours. */
+  /** Which items are left of a list, by its place in the file. Without this, later messages would name the wrong items. */
   readonly #left = new Map<string, number[]>()
-  /** The places in the file of what is gone. */
+  /** The places in the file of what was cut out. */
   readonly places = new Set<string>()
-  /** The names of those upstreams, classes and so on that are gone, although the file has them. */
+  /** The names of upstreams, classes and so on that were cut out, although the file has them. */
   readonly names = new Set<string>()
 
   /** Removes what these paths lead to. The paths are those of `value` before anything is removed. */
   remove(value: unknown, paths: readonly Path[]): void {
-    // From the end: nothing has moved yet when its turn comes.
+    // Removes the last one first: no index has changed when it is needed.
     const inTurn = new Map(paths.map((path) => [pointer(path), path])).values().toArray().sort(byOrder).toReversed()
     for (const path of inTurn) this.#removeOne(value, path)
   }
@@ -36,7 +36,7 @@ export class Cut {
     }
   }
 
-  /** The path in the file of what this path leads to in the rest. */
+  /** Translates a path in the rest, after the cuts, to the path in the file. */
   inFile(path: Path): Path {
     const found: Path = []
     for (const step of path) found.push(this.#left.get(pointer(found))?.[Number(step)] ?? step)
@@ -44,7 +44,7 @@ export class Cut {
   }
 }
 
-/** Whose entries are named elsewhere in the configuration. */
+/** Keys with entries that are named elsewhere in the configuration. */
 const NAMED = new Set<string | number | undefined>(
   'upstreams accounts limits list tokenIssuers teams organisations'.split(' '),
 )

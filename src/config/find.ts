@@ -17,7 +17,7 @@ export interface FoundConfig {
   readonly source: string
   /** The text of the file. */
   readonly text?: string
-  /** Those of `allWarnings`, if they were looked for already. */
+  /** The result of `allWarnings`, if it was called already. */
   readonly warnings?: readonly string[]
 }
 
@@ -46,7 +46,7 @@ export async function configOf(file: string, text: string, options: FindOptions 
   return parseConfigOf(file, text, { ...options, fetched })
 }
 
-/** The same, with what tells where it is from. */
+/** Reads a configuration as `configOf` does, and returns it with its source and text. */
 export async function foundIn({ source, text }: { source: string; text: string }): Promise<FoundConfig> {
   return { config: await configOf(source, text), source, text }
 }

@@ -41,7 +41,7 @@ function isStated({ requests, amount, window, concurrent }: LimitConfig): boolea
 
 const PER_WINDOW = ['requests', 'window', 'timezone', 'anchor', 'kind', 'cost', 'pace', 'burst', 'counts'] as const
 
-/** Whether a limit is complete, and mixes nothing of the two sorts of limits (per window, and in flight). */
+/** Whether a limit is complete. Reports what it lacks, and what mixes the two sorts of limits (per window, and in flight). */
 function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
   const { requests, amount, window, concurrent } = limit
   if (concurrent !== undefined) {

@@ -31,8 +31,8 @@ import { UpstreamSchema } from '../schema/upstream-schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from '../secrets/references.ts'
 import { pathOf, readYaml } from './yaml.ts'
 
-// The default of eight errors would hide the rest of a badly broken file, and we promise to report everything at once. The library
-// would copy and sort the whole schema twice for each configuration, which takes longer than to check it. No union here needs that.
+// The default of eight errors would hide the rest of a badly broken file, and we promise to report everything at once. To sort unions,
+// the library would copy the whole schema twice for each configuration, which takes longer than to check it. No union here needs that.
 Settings.Set({ maxErrors: 1000, unionPrioritySort: false })
 
 export interface LoadOptions {
@@ -90,11 +90,11 @@ export function parseConfig(
     whole: placesOf(whole),
     unresolved: placesOf(unresolved.values()),
   })
-  // One that aliases repeat is ignored only where nobody uses its value at any of its places.
+  // Aliases may repeat a reference. Its problem is ignored only if nobody uses its value at any of its places.
   const isIgnored = (problem: Problem): boolean =>
     unresolved.has(problem) && (paths.get(unresolved.get(problem)!) ?? [problem.path]).every(ignores)
   const found = problems.filter((problem) => !isIgnored(problem))
-  // References were not fetched because of the other problems. To report each of them would only hide those.
+  // If there are other problems, references were not fetched. To report these references would only hide the others.
   const others = found.filter((problem) => !references.unasked.has(problem))
   const wrong = others.length > 0 ? others : found
   if (config === undefined || wrong.length > 0) {
@@ -104,7 +104,7 @@ export function parseConfig(
   return config
 }
 
-/** The document as plain values. Aliases of aliases must not make too many of them. */
+/** The document as plain values. Throws a `ConfigError` if aliases of aliases stand for too many of them. */
 function toPlain(document: Document, source: string): unknown {
   try {
     return unshared(document.toJS())
@@ -184,7 +184,7 @@ function pathsOf(document: Document, scalars: ReadonlySet<Scalar>): Map<Scalar, 
   return paths
 }
 
-/** Tells each secret the text with references that it came from, so that it can be followed. */
+/** Notes at each secret the text with references that it came from, so that changes of its value can be followed. */
 function rememberOrigins(
   config: Config,
   { origins, paths, folder }: Pick<References, 'origins'> & { paths: ReadonlyMap<Scalar, Path[]>; folder: string },
@@ -243,11 +243,12 @@ function validate(raw: unknown, references: Resolved): { config?: Config; proble
     const wrong: Path[] = []
     for (const error of errors) {
       const path = parsePointer(error.instancePath)
-      // The root can't be cut out. An object that lacks a key is cut out as a whole.
+      // The root can't be cut out.
       if (path.length === 0 && error.keyword !== 'additionalProperties' && error.keyword !== 'propertyNames') {
         return { problems: found.all }
       }
-      // So is one of several alternatives: without a part of it, it may be something else that is right.
+      // An object that lacks a key is cut out as a whole. So is a value that fits none of several alternatives: without a part of
+      // it, it might fit one that was not meant.
       const isCutWhole = error.keyword === 'required' || error.keyword === 'anyOf'
       for (const problem of explain(error, candidate)) wrong.push(isCutWhole ? path : problem.path)
     }
@@ -264,8 +265,8 @@ function errorsIn(candidate: unknown): SchemaError[] {
 }
 
 /**
- * Whether only the text of references is wrong that do not resolve: their own, or that of all that is wrong with one of several
- * alternatives, such as an item of a list. The message would be that of the whole, which may be right.
+ * Whether an error comes only from references that do not resolve. A union's error does if they cause all errors of one of its
+ * alternatives: the rest of the value may be right, but the union's message would blame all of it.
  */
 function isOfReferences(error: SchemaError, all: readonly SchemaError[], unresolved: ReadonlySet<string>): boolean {
   const { keyword, instancePath, schemaPath } = error
@@ -275,13 +276,13 @@ function isOfReferences(error: SchemaError, all: readonly SchemaError[], unresol
   const within = all.filter(
     (one) => one.schemaPath.startsWith(start) && `${one.instancePath}/`.startsWith(`${instancePath}/`),
   )
-  // The errors of alternatives within an alternative are looked at with that of their own union.
+  // Errors within a nested union are looked at with the error of that union.
   const own = within.filter((one) => !one.schemaPath.slice(start.length).includes('/anyOf/'))
   const alternatives = Map.groupBy(own, (one) => one.schemaPath.slice(start.length).split('/')[0]).values()
   return alternatives.some((errors) => errors.every((one) => isOfReferences(one, all, unresolved)))
 }
 
-/** What there is any number of, by name: the library fills in no defaults there. */
+/** Mappings with names that the user chooses. The library fills in no defaults in their values. */
 const NAMED = [
   ['clients', ClientSchema],
   ['tokenIssuers', IssuerSchema],
@@ -312,7 +313,7 @@ function configOf({ config, limitSets = {} }: Preset, limitSet: unknown): object
   return limits === undefined ? config : { ...config, limits }
 }
 
-/** An entry of ours. Every object has a `toString`, which would be copied into the configuration. */
+/** An entry that the object itself has. The `toString` that it inherits would be copied into the configuration. */
 function entryOf<T>(entries: Readonly<Record<string, T>>, name: unknown): T | undefined {
   return typeof name === 'string' && Object.hasOwn(entries, name) ? entries[name] : undefined
 }
@@ -326,8 +327,8 @@ function overlay(preset: object, upstream: Record<string, unknown>): Record<stri
 }
 
 /**
- * Converts text for `port: ${env:PORT}` or `watch: ${env:WATCH}`: only where the schema wants a number, or true or false, and
- * only for a scalar that is one reference.
+ * Converts the text of references such as `port: ${env:PORT}` or `watch: ${env:WATCH}`. It does so only where the schema wants a
+ * number, or true or false, and only for a scalar that is one reference and nothing else.
  */
 function convertReferenced(candidate: unknown, whole: ReadonlySet<string>): void {
   if (whole.size === 0) return

@@ -32,7 +32,7 @@ export function checkMoney(path: Path, upstream: UpstreamConfig, report: Report)
   } else checkReserve([...at, 'reserve'], reserve, names, report)
 }
 
-/** Each entry has a price for the call alone, or one for each value, and for nothing else. */
+/** Each entry of the list must have a price of the `call` alone, or one of each value and perhaps of the `call`, and no other. */
 function checkList(path: Path, { list = {}, response }: MoneyConfig, report: Report): void {
   const values = Object.keys(response?.values ?? {})
   for (const [name, prices] of Object.entries(list)) {
@@ -79,7 +79,7 @@ function checkMost(at: Path, { reserve, unit }: MoneyConfig, allowed: number, re
     )
 }
 
-/** Finds budgets with two entries that are one, and amounts that nothing is charged to, or that let no call through. */
+/** Finds entries that have the window of another, and amounts that nothing is charged to, or that let no call through. */
 export function checkBudget(path: Path, budget: BudgetConfig = [], { upstreams }: Config, report: Report): void {
   const keys = budget.map((one) => `${windowLabel(one, one.window)} ${one.unit === undefined}`)
   for (const [index, one] of budget.entries()) {

@@ -3,8 +3,8 @@ import type { Cut } from './cut.ts'
 import { type Path, pointer, type Problem } from './problem.ts'
 
 /**
- * What a key is judged by: keys beside it, or places that begin with "/". Where one of them is wrong, it is gone when the key is
- * judged, and the message would be wrong, too.
+ * By key, what the key is judged by: keys beside it, or places that begin with "/". If one of these is wrong, it was cut out before the
+ * key is judged, and a message about the key would be wrong, too.
  */
 const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
   ['name', ['weights']],
@@ -36,17 +36,17 @@ const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
   ['port', ['/server/port', '/admin/port']],
 ])
 
-/** What may come from the preset of an upstream, or depends on the classes and routes that do. */
+/** Keys that may come from the preset of an upstream, or that depend on its classes and routes. */
 const BY_PRESET = new Set<string | number | undefined>(
   'url class classes charges concurrency limitSet routes scope'.split(' '),
 )
 const PRESET = /^\/upstreams\/[^/]+\/preset$/
 
-/** What needs the price of an upstream. */
+/** Keys that are judged by the price of an upstream. */
 const BY_PRICE = new Set<string | number | undefined>(['amount', 'unit', 'price'])
 const PRICE = /^\/upstreams\/[^/]+\/price(\/|$)/
 
-/** What a scope may name a segment of. */
+/** The routes of an upstream and their paths. A scope may name a segment of one. */
 const ROUTE = /^\/upstreams\/[^/]+\/routes\/\d+(\/path)?$/
 
 /** Problems, at most one for each place. */
@@ -56,7 +56,10 @@ export class ProblemList {
   readonly #cut: Cut
   readonly #places: Set<string>
 
-  /** `unresolved` are the places of references of which `problems` tells. An alias repeats one at another place, without another problem. */
+  /**
+   * `unresolved` are all places of the references that `problems` are about. An alias repeats a reference at another place, without
+   * another problem.
+   */
   constructor(
     { problems, unresolved }: { readonly problems: readonly Problem[]; readonly unresolved: ReadonlySet<string> },
     raw: unknown,
@@ -75,7 +78,7 @@ export class ProblemList {
     this.all.push(problem)
   }
 
-  /** Adds a problem of what the cuts have left, unless they have caused it. */
+  /** Adds a problem that was found after cuts, unless something else that is wrong has caused it. `path` is that in the rest. */
   addUnlessCausedByOthers({ path, message }: Problem): void {
     const problem = { path: this.#cut.inFile(path), message }
     if (!this.#isCausedByOthers(problem)) this.add(problem)
@@ -95,24 +98,27 @@ export class ProblemList {
     return BY_PRICE.has(last) && [...this.#cut.places].some((place) => PRICE.test(place))
   }
 
-  /** Any of the upstream that the path is in. */
+  /** Whether any route of the upstream that the path is in is wrong. */
   #isRouteWrong(path: Path): boolean {
     const upstream = pointer(path.slice(0, 2))
     return [...this.#cut.places, ...this.#places].some((place) => place.startsWith(`${upstream}/`) && ROUTE.test(place))
   }
 
-  /** Of the upstream that the path is in; of any, if it is in none. */
+  /** Whether the preset of the upstream that the path is in was cut out. For a path in no upstream, any preset counts. */
   #isPresetGone(path: Path): boolean {
     const upstream = path[0] === 'upstreams' ? pointer(path.slice(0, 2)) : ''
     return [...this.#cut.places].some((place) => place.startsWith(`${upstream}/`) && PRESET.test(place))
   }
 
-  /** An account is named as upstream/account. */
+  /** Whether a text names something that was cut out. An account is named as upstream/account. */
   #namesWhatIsGone(...texts: readonly string[]): boolean {
     return texts.some((text) => [text, ...text.split('/')].some((name) => this.#cut.names.has(name)))
   }
 
-  /** A reference that does not resolve is blamed, and not cut out: what is beside it in a mapping can be judged. */
+  /**
+   * Whether a place has a problem, or was cut out, or something below it was. A reference that does not resolve is not cut out, so
+   * what is beside it in a mapping can be judged.
+   */
   #isWrong(place: string): boolean {
     return this.#places.has(place) || this.#cut.places.has(place) || hasBelow(this.#cut.places, place)
   }

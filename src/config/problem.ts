@@ -32,7 +32,8 @@ export type SchemaError = ReturnType<typeof Value.Errors>[number]
 
 /**
  * Turns an error of the schema library into a problem for people: which key, what is expected, and what was perhaps
- * meant. Advice about YAML is left out where the text was JSON. Longer than a screen, because it is the table of all kinds of errors.
+ * meant. Returns nothing for an error that another one explains. Advice about YAML is left out where the text was JSON. Longer than a
+ * screen, because it is the table of all kinds of errors.
  */
 export function explain(
   error: SchemaError,
@@ -105,12 +106,15 @@ export function explain(
   }
 }
 
-/** Whether a key may be a secret with its own key before it: `value:pat.x` without a space is one word to YAML. */
+/** Whether a key may contain a secret. YAML reads `value:pat.x`, without a space, as one key. A long key may itself be a secret. */
 export function mayHoldSecret(key: string): boolean {
   return key.includes(':') || key.length > MOST_SHOWN
 }
 
-/** No name of ours is as long, and secrets of 40 characters are usual. Names that people choose may be longer, and are told by line and column. */
+/**
+ * The length of the longest key that a message shows. Our own names are shorter, and secrets of 40 characters are usual. A name that a
+ * user chose may be longer: its line and column tell which one is meant.
+ */
 const MOST_SHOWN = 30
 
 function lacksSpace(key: string, written: 'yaml' | 'json', known: readonly string[] = []): string {
@@ -121,7 +125,10 @@ function lacksSpace(key: string, written: 'yaml' | 'json', known: readonly strin
   return `unknown key, not shown because it may hold a secret: ${why}${didYouMean('', known)}`
 }
 
-/** What is wrong with a mapping that has the most keys of one of the alternatives, which is the one that was meant; empty if none was. */
+/**
+ * What is wrong with a mapping, judged by the alternative that was meant: the one that has the most of its keys. Empty if no
+ * alternative has any, or if two have as many.
+ */
 function explainMeant(alternatives: readonly object[], given: unknown, written: 'yaml' | 'json'): Problem[] {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) return []
   const keys = Object.keys(given)
@@ -160,8 +167,8 @@ function expectation(schema: Record<string, unknown> | undefined, error: SchemaE
 }
 
 /**
- * Suggests the known word that was perhaps meant, or lists them if they are few. Never repeats the word itself, which
- * may be a secret.
+ * Suggests the known word that was perhaps meant, or lists the known words if they are few. Never repeats the word
+ * itself, which may be a secret.
  */
 export function didYouMean(word: string, known: readonly string[]): string {
   const few = known.length > 0 && known.length <= 12 ? `; known here: ${known.join(', ')}` : ''

@@ -10,7 +10,7 @@ export function checkListenerTls(path: Path, tls: ListenerTls | undefined, repor
   if (tls === undefined) return
   checkKeyPair(path, tls, report)
   checkAuthorities([...path, 'clientCa'], tls.clientCa, report)
-  // Nothing would ask for a certificate, so nobody would be refused.
+  // Without clientCa no client is asked for a certificate, so nobody would be refused.
   if (tls.requireClientCertificate && tls.clientCa === undefined)
     report([...path, 'requireClientCertificate'], 'it needs clientCa: the authorities whose certificates are believed')
 }
@@ -31,7 +31,7 @@ function checkKeyPair(path: Path, { cert, key }: { cert: string; key: Secret }, 
   }
 }
 
-/** Node takes any text for the authorities. It finds no certificate in most of them, and then believes none at all. */
+/** Node takes any text for the authorities. If it finds no certificate in the text, it believes no authority at all. */
 export function checkAuthorities(path: Path, pem: string | undefined, report: Report): void {
   if (pem !== undefined && !isPemOfCertificates(pem)) report(path, `is no PEM of a certificate${REMEDY}`)
 }

@@ -11,9 +11,9 @@ import { isScalar, type Node, type Scalar, visit } from 'yaml'
 import { formatPath, type Path } from './problem.ts'
 import { pathOf, readYaml } from './yaml.ts'
 
-/** Enough time to bring what is new to where the old is used. */
+/** Enough time to bring a new key or certificate to all places that use the old one. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
-/** What is renewed by itself is new again with a third of its life left, and may live for a day. */
+/** A certificate that is renewed automatically is replaced with a third of its life left, and may live for a day only. */
 const LAST_PART_OF_LIFE = 1 / 3
 
 /** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
@@ -68,7 +68,7 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   return warnings
 }
 
-/** What may expire and, if that is known, when it does, and how long before that is soon. */
+/** Something that may expire. `end` is when it does, if that is known. `soonMs` before that a warning begins. */
 type Ending = readonly [place: string, end?: number | undefined, soonMs?: number]
 
 function* endsIn({ clients = {}, server, store, upstreams, webhooks }: Config): Iterable<Ending> {
@@ -87,7 +87,7 @@ function endOf(place: string, tls: { readonly cert?: string | undefined } | unde
   return life ? [place, life.end, Math.min(EXPIRES_SOON_MS, life.validMs * LAST_PART_OF_LIFE)] : [place]
 }
 
-/** Every credential and where it stands, each without the one that follows it. */
+/** Every credential with its path. A `next` is listed separately, and not in the one before it. */
 function* credentialsIn(upstreams: Config['upstreams']): Iterable<[string, Omit<CredentialConfig, 'next'>]> {
   for (const [name, { accounts }] of Object.entries(upstreams)) {
     for (const [account, { credential: { next, ...credential } = {}, credentials = [] }] of Object.entries(accounts)) {
@@ -99,14 +99,14 @@ function* credentialsIn(upstreams: Config['upstreams']): Iterable<[string, Omit<
   }
 }
 
-/** Warns of routes whose path and methods earlier ones have, so that no call comes to them. */
+/** Warns of routes that no call comes to, because earlier routes have their path and methods. */
 function deadRoutes(name: string, { routes }: UpstreamConfig): string[] {
   const taken = new Map<string, Set<string>>()
   return routes.flatMap(({ path, method }, index) => {
-    // What its parameters are called makes no other path, nor does a slash at its end.
+    // Paths are the same if they differ only in the names of parameters or in a slash at the end.
     const shape = path.replaceAll(/\{[^{}]*\}/g, '{}').replace(/\/$/, '')
     const earlier = taken.getOrInsertComputed(shape, () => new Set())
-    // One without methods takes those that others leave.
+    // A route without methods takes the methods that others leave.
     const own = method === undefined ? ['all'] : [method].flat()
     const isDead = own.every((one) => earlier.has(one))
     for (const one of own) earlier.add(one)
@@ -114,7 +114,7 @@ function deadRoutes(name: string, { routes }: UpstreamConfig): string[] {
   })
 }
 
-/** Warns of costs of routes that are charged to nothing. */
+/** Warns of routes with a cost that no limit charges. */
 function costWarnings(name: string, { limits, routes }: UpstreamConfig): string[] {
   return routes.flatMap((route, index) => {
     const charged = [EVERY_CALL, ...(route.charges ?? [route.class])].flatMap((one) => limits[one] ?? [])
@@ -124,14 +124,14 @@ function costWarnings(name: string, { limits, routes }: UpstreamConfig): string[
 }
 
 function isPlain(url: string | undefined): boolean {
-  // A reference may stay unresolved here.
+  // The URL may be a reference that was left unresolved.
   if (url === undefined || !URL.canParse(url)) return false
   const { protocol, hostname } = new URL(url)
   return protocol === 'http:' && !isLoopback(hostname)
 }
 
 /**
- * Warns of routes that are marked as cached although almost nothing of them can be: their credential is sent in
+ * Warns of routes that are marked as cached although hardly any answer can be: their credential is sent in
  * Authorization, and a shared cache must not store such answers (RFC 9111 §3.5). No warning where the configuration
  * says that this is intended.
  */

@@ -27,12 +27,12 @@ export function checkWindow(at: Path, { window, timezone, anchor, kind }: Window
   if (expected !== undefined) report([...at, 'anchor'], expected)
 }
 
-/** The unit of the calendar that a duration is about. */
+/** The unit of the calendar that is as long as a duration; all units if none is. */
 function unitFor(ms: number): string {
   return ms === 3_600_000 ? 'hour' : ms === 86_400_000 ? 'day' : CALENDAR_UNITS.join(', ')
 }
 
-/** What an anchor has to be; undefined where it is that. */
+/** A message that says what the anchor has to be; undefined if the anchor is right. */
 function expectedAnchor(window: CalendarUnit, anchor: number | string): string | undefined {
   const isFrom = (least: number, most: number): boolean =>
     typeof anchor === 'number' && anchor >= least && anchor <= most

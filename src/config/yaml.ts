@@ -56,13 +56,13 @@ export function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
 const UNQUOTED = 'between { } or [ ] a text with ${ in it needs quotes: write "${env:NAME}"'
 /** A reference, and those that follow it in the same text. */
 const REFERENCES = /^\$\{[^}\r\n]*\}?(?:[^\s,#$[\]{}]*\$\{[^}\r\n]*\})*/
-/** Each of them costs another parse of the whole file. */
+/** The most unquoted references that are looked for. Each costs another parse of the whole file. */
 const MOST_UNQUOTED = 100
 
 /**
  * Parses a file in spite of unquoted references. Between brackets, the brace of an unquoted `${` breaks everything
- * behind it. So each such reference is replaced by letters and the file parsed again, until the first error is another
- * one.
+ * behind it. So each such reference is replaced by letters and the file parsed again, until the first error has another
+ * cause.
  */
 function parse(text: string): { document: yaml.Document; lines: yaml.LineCounter; unquoted: number[] } {
   const unquoted: number[] = []
@@ -101,7 +101,7 @@ const PASSING: { readonly [Code in yaml.YAMLError['code']]?: string } = {
   BAD_ALIAS: 'a text that begins with "*" or "&" needs quotes',
 }
 
-/** What to do about others, by the parser's own words. */
+/** What to do about faults behind which the parser loses its place, given its own message. */
 const LAST: { readonly [Code in yaml.YAMLError['code']]?: (message: string) => string } = {
   TAB_AS_INDENT: () => 'a tab can not indent: use spaces',
   MULTIPLE_DOCS: () => 'a second document begins here, and only one is read: take "---" out',

@@ -20,8 +20,8 @@ export interface Claim {
 }
 
 /**
- * Collects every account claim of a call. Its path is given in every way in which a server may read it. Empty claims do
- * not count, and a parameter that is given twice counts twice.
+ * Collects every account claim of a call. `paths` are all ways in which a server may read the path of the call. An empty
+ * id is no claim. A parameter that is given twice makes two claims.
  */
 export function collectClaims(
   rules: ClaimRules,
@@ -73,7 +73,7 @@ export function accountInPath(pattern: PathPattern, path: string): string | unde
 /** An account that a call may turn out to mean. */
 export interface Candidate {
   readonly name: string
-  /** The vendor's id of it; undefined if it is not known. */
+  /** The vendor's id of the account; undefined if it is not known. */
   readonly id: string | undefined
 }
 
@@ -89,7 +89,7 @@ export type AccountChoice<A extends Candidate> =
 /**
  * Chooses the account of a call: the one that it asks for by name, else the only one that its client may use, else the
  * one that its claims name. In each case all claims must agree with it, so that no call reaches one account with the
- * credential of another.
+ * credential of another. If the id of the chosen account is not known, its claims can't be compared and are accepted.
  */
 export function chooseAccount<A extends Candidate>(
   accounts: ReadonlyMap<string, A>,
@@ -101,7 +101,7 @@ export function chooseAccount<A extends Candidate>(
   if (account === undefined) {
     if (wanted !== undefined) return { kind: 'unknown', wanted }
     const usable = [...accounts.values()].filter(isAllowed)
-    // An account whose id is not known may be the one that is meant.
+    // If the id of a usable account is not known, the claims may mean that account.
     const isNobodys = usable.length > 0 && usable.every(({ id }) => id !== undefined)
     return isNobodys && claims.length > 0 ? { kind: 'unknown_claim', claim: claims[0]! } : { kind: 'undecided' }
   }

@@ -1,23 +1,24 @@
 import { decodePath, simplifyPath } from './path.ts'
 
-/** A segment of a pattern: literal texts, and between each two of them a part that is not empty. */
+/** A segment of a pattern: literal texts, which may be empty, and a `{name}` between each two of them. */
 export interface SegmentPattern {
   readonly texts: readonly string[]
-  /** The names of those parts. */
+  /** The names between the texts, in order. */
   readonly names: readonly string[]
 }
 
 /**
  * A path pattern of the configuration: `{name}` stands for one segment or a non-empty part of it, a final `*` for the
- * rest. Names match as little as they can and are never tried again, so that matching takes linear time. A regular
- * expression for `{a}-{b}-{c}` would try every way to distribute many dashes.
+ * rest. A name ends where the text behind it first occurs, and no later place is tried, so that matching takes linear
+ * time. Only the last name of a segment ends where the segment's final text begins. A regular expression for
+ * `{a}-{b}-{c}` would try every way to distribute many dashes.
  */
 export class PathPattern {
   readonly segments: readonly SegmentPattern[]
-  /** The beginning of the rest; undefined if the pattern has no `*`. */
+  /** What stands before the final `*` in its segment; undefined if the pattern has no `*`. */
   readonly rest: SegmentPattern | undefined
 
-  /** `isDecoded`: an escaped slash of the pattern separates segments, as in decoded paths. */
+  /** `isDecoded`: the pattern is decoded first, so that an escaped slash in it separates segments, as in decoded paths. */
   constructor(path: string, isDecoded = false) {
     const names: string[] = []
     const marked = path.replaceAll(/\{([^{}/]*)\}/g, (_, name: string) => {
@@ -37,7 +38,10 @@ export class PathPattern {
     this.segments = patterns
   }
 
-  /** Whether the pattern matches a path, given by its segments. A slash at the end of the path makes no difference. */
+  /**
+   * Whether the pattern matches a path, given by its segments. A slash at the end of the path makes no difference.
+   * `/a/*` also matches `/a`, other than in a `RouteTable`.
+   */
   matches(segments: readonly string[]): boolean {
     const { segments: patterns, rest } = this
     const { length } = patterns
@@ -59,7 +63,7 @@ export class PathPattern {
   }
 }
 
-/** Replaces names while the pattern is parsed. No path contains it. */
+/** Stands for each `{name}` while a pattern is parsed. No path contains it. */
 const MARK = '\0'
 
 /** The segments of a simplified path in the form that patterns are compared with. */
@@ -84,7 +88,7 @@ export function isStatic({ texts }: SegmentPattern): boolean {
   return texts.length === 1
 }
 
-/** Whether it matches every segment. */
+/** Whether the pattern has no literal text. */
 export function isAnything({ texts }: SegmentPattern): boolean {
   return texts.every((text) => text === '')
 }

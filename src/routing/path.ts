@@ -7,8 +7,8 @@ export function normalizePath(path: string, aliasPrefix: string): string {
 }
 
 /**
- * The ways in which servers read one path. A rule that refuses applies to any of them; a rule that allows must match
- * all of them.
+ * The ways in which servers read one path. A rule that refuses calls applies if it matches any of them. A rule that
+ * allows calls applies only if it matches all of them.
  */
 export interface PathReadings {
   /** Readings in which an escaped slash is a character of its segment: with the parameters of segments, and without. */
@@ -30,15 +30,15 @@ export function readingsOf(path: string, aliasPrefix = ''): PathReadings {
   return { literal, decoded: distinct([...forms, ...forms.map(upToEnd)], aliasPrefix) }
 }
 
-/** The path by which a call is classified for a server that decodes it first; undefined where that is the usual one. */
+/** The path by which a call is classified for a server that decodes it first; undefined if there is nothing to decode. */
 export function normalizeDecoded(path: string, aliasPrefix: string): string | undefined {
   if (!isEncoded(path)) return undefined
   return withoutAlias(resolveDots(simplifyPath(withoutParameters(decodePath(path)))), aliasPrefix)
 }
 
 /**
- * A decoded path up to a NUL, where some servers end it, and up to "?" or "#", where the next server ends it if one
- * passes it on decoded.
+ * Cuts a decoded path at a NUL, "?" or "#". Some servers end a path at a NUL. If a server passes a path on decoded, the
+ * next server ends it at "?" or "#".
  */
 function upToEnd(decoded: string): string {
   return decoded.replace(/[\0?#].*$/s, '')
@@ -64,8 +64,9 @@ function isEncoded(path: string): boolean {
 }
 
 /**
- * Decodes all escapes to bytes, one character for each byte, also nested ones: `%252F` is "/". Backslashes, and
- * overlong forms of both, become slashes. Takes linear time, however deep escapes are nested.
+ * Decodes all escapes, also nested ones: `%252F` is "/". Each character of the result is one byte. Overlong forms become
+ * the characters that they stand for. Then backslashes become slashes. Takes linear time, however deep escapes are
+ * nested.
  */
 export function decodePath(path: string): string {
   if (!isEncoded(path)) return path
@@ -107,8 +108,8 @@ function shortest(bytes: string): string {
 }
 
 /**
- * Removes empty and "." segments, and escapes of characters that need none (RFC 3986 §6.2.2). Other escapes are in
- * capitals.
+ * Removes empty and "." segments. Decodes escapes of characters that need none, and puts the others in capitals (RFC
+ * 3986 §6.2.2).
  */
 export function simplifyPath(path: string): string {
   let simple = path
@@ -128,7 +129,7 @@ export function withoutAlias(path: string, aliasPrefix: string): string {
   return aliasPrefix !== '' && path.startsWith(`${aliasPrefix}/`) ? path.slice(aliasPrefix.length) : path
 }
 
-/** A normalized path for the log: without the segments that hold a secret, which are numbered from 0. */
+/** A normalized path for the log, without its secrets. `secretSegments` are numbers of non-empty segments, from 0. */
 export function redactPath(normalPath: string, secretSegments: readonly number[]): string {
   let number = 0
   return normalPath

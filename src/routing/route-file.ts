@@ -3,8 +3,9 @@ import type { RouteEntry } from './route-table.ts'
 
 /**
  * Reads a route file. A line is a path and then `METHOD:class` for each method, or `GET,POST:class` for methods that are
- * counted together. `class` is `a`, or `a+b` for class a that is charged to both. `=2` behind it is what a call costs. A
- * "+" at the end says that the vendor calls a retry safe, a "-" that it does not.
+ * counted together. `class` is `a`, or `a+b` for calls of class a that are charged to a and b. `=2` behind the class is
+ * what a call costs. A "+" at the end says that the vendor calls a retry safe, a "-" that it does not. Empty lines, and
+ * lines that begin with "#", are skipped. Throws an Error for what it can't read.
  */
 export function parseRouteFile(
   text: string,
@@ -32,7 +33,7 @@ export function parseRouteFile(
 
 const OPERATION = /^([A-Z]+(?:,[A-Z]+)*):([a-z][a-z\d]*(?:\+[a-z]+)*)(?:=(\d+))?([+-])?$/
 
-/** The numbers of the segments of a pattern that contain one of these parameters. */
+/** The numbers (from 0) of the non-empty segments of a pattern that contain one of these parameters. */
 export function segmentsNamed(path: string, names: readonly string[]): number[] {
   const segments = path.split('/').filter((segment) => segment !== '')
   return segments.flatMap((segment, index) => (names.some((name) => segment.includes(`{${name}}`)) ? [index] : []))

@@ -24,13 +24,13 @@ export type Classify = (method: string, path: string) => Guess
 
 export interface RouteTableOptions {
   /**
-   * Layers of entries. For the same path and method an earlier layer takes precedence; otherwise the most specific path
-   * does.
+   * Layers of entries. The most specific path takes precedence. For the same path an earlier layer does, and within a
+   * layer an entry that names the method, before one for all methods.
    */
   readonly layers: readonly (readonly RouteEntry[])[]
   /** Default: by the method. */
   readonly classify?: Classify | undefined
-  /** How the answers of a path are cached if its route does not say so. */
+  /** How the answers to reads of a path are cached if its route does not say. */
   readonly cacheOf?: ((path: string) => CachePolicy | undefined) | undefined
 }
 
@@ -39,13 +39,13 @@ export interface Located {
   readonly route: Route
   /** The normalized path by which it was found. */
   readonly path: string
-  /** The path of a server that reads escaped slashes in the other way; undefined if there is only one way to read it. */
+  /** The path for a server that reads escaped slashes in the other way; undefined if there is only one way to read it. */
   readonly otherPath: string | undefined
-  /** The class of the call for a server that reads escaped slashes in the other way, if it is another one. */
+  /** The class of the call for such a server; undefined if it is the same. */
   readonly otherClass: string | undefined
 }
 
-/** How many routes are cached by their path, and how long such a path may be. */
+/** How many routes are cached by method and path, and how many characters these may have together. */
 const FOUND_KEPT = 4_096
 const FOUND_LENGTH = 256
 
@@ -68,7 +68,8 @@ export class RouteTable {
 
   /**
    * Finds the route of a path as the client sent it. An escaped slash can be read in two ways: the reading with the
-   * more specific entry counts. If neither has an entry, the path is classified with its slashes decoded.
+   * more specific entry counts. If both entries are equally specific, the slash stays escaped. If neither reading has an
+   * entry, the path is classified with its slashes decoded.
    */
   locate(method: string, sent: string, aliasPrefix: string): Located {
     const path = normalizePath(sent, aliasPrefix)
@@ -124,7 +125,7 @@ export class RouteTable {
 
 /** An entry of the table that matches a path. */
 interface Match {
-  /** How specific it is: a greater text is more specific; empty if no entry matched. */
+  /** How specific the entry is: a greater text is more specific; empty if no entry matched. */
   readonly rank: string
   readonly route: Route
 }
@@ -160,14 +161,14 @@ interface Part {
 
 /**
  * The possible continuations of paths that begin alike, for all methods. Each branch is visited at most once for a path,
- * since its depth is fixed. It holds only what it has, because a table may have thousands.
+ * since its depth is fixed. A branch makes its inner branches only when an entry needs them: a table may have thousands.
  */
 class Branch {
   #statics: Map<string, Branch> | undefined
   /** Segments of which a part is literal, those with the longest literal parts first. */
   readonly #parts: Part[] = []
   #any: Branch | undefined
-  /** Patterns that end with `*` here, in the same order; each branch has only its end. */
+  /** Patterns that end with `*` here, in the order of `#parts`. Each of their branches has only an `#end`. */
   readonly #rests: Part[] = []
   /** The entries that end here. The first one that has the method counts. */
   readonly #end: Leaf[] = []
@@ -220,7 +221,7 @@ class Branch {
   }
 }
 
-/** The branch of a pattern, which is added in its place unless there is one of that shape. */
+/** The branch for patterns of this shape. If there is none, adds it where it belongs in the order. */
 function branchOf(parts: Part[], pattern: SegmentPattern): Branch {
   const known = parts.find((part) => isSame(part.pattern, pattern))
   if (known !== undefined) return known.branch
@@ -251,7 +252,7 @@ function rankOf({ segments, rest }: PathPattern): string {
   return ranks + (isAnything(rest) ? '0' : '2')
 }
 
-/** The name of an entry whose calls are counted separately. */
+/** The name under which limits with `scope: route` count the calls of an entry. */
 function nameOf({ methods, path }: RouteEntry): string {
   return methods === undefined ? path : `${methods.join(',')} ${path}`
 }

@@ -2,22 +2,22 @@ import type { CachePolicy } from '../schema/cache-policy.ts'
 
 /** What the gateway knows about a call from its method and path alone. */
 export interface Route {
-  /** The class in which it waits, is counted and is reported. */
+  /** The class in which the call waits, is counted and is reported. */
   readonly class: string
-  /** The classes whose limits it is charged to; usually just its own. */
+  /** The classes whose limits the call is charged to; usually just its own. */
   readonly charges: readonly string[]
-  /** Class, charges and whether a credential is added, in one text, which is the same for calls of one kind. */
+  /** Class, charges and whether a credential is added, in one text. Calls with the same text are of one kind. */
   readonly kind: string
   /**
-   * The name under which its calls are counted by limits with `scope: route`: the entry of the table, as `GET,HEAD
-   * /x/{id}`, without methods if it has all of them.
+   * The name under which limits with `scope: route` count the call: methods and path of its entry, as `GET,HEAD /x/{id}`,
+   * without methods if the entry has all of them.
    */
   readonly countedAs: string
-  /** What it is charged by limits with `cost: route`. */
+  /** The units that the call is charged by limits with `cost: route`. */
   readonly cost: number
   /** The entry of the upstream's list of prices; undefined for that of its model. */
   readonly price: string | undefined
-  /** Whether it may be sent again after it has reached the upstream. */
+  /** Whether the call may be sent again after it has reached the upstream. */
   readonly retry: 'safe' | 'unsafe'
   /** The group of its breaker; undefined for the breaker of the upstream. */
   readonly breaker: string | undefined
@@ -25,9 +25,9 @@ export interface Route {
   readonly credential: 'inject' | 'bearer' | 'none'
   /** Numbers (from 0) of the non-empty path segments that hold a secret. */
   readonly secretSegments: readonly number[]
-  /** The path of the entry that decided, as it is written there; undefined if a rule did. */
+  /** The path of the entry that matched, as it is written there; undefined if none did. */
   readonly pattern: string | undefined
-  /** How its answers are cached. False: never. Undefined: nothing is said. */
+  /** How answers to the call are cached. False: never. Undefined: neither the route nor its upstream says. */
   readonly cache: CachePolicy | false | undefined
 }
 
@@ -73,8 +73,8 @@ export function withSafeReadingPosts(rule: RouteRule, method: string): RouteRule
 }
 
 /**
- * Completes a rule with the defaults. A call is safe to retry if its method is idempotent (RFC 9110 §9.2.2) and it does
- * not change state in spite of a safe method. A POST is safe only where a rule says so.
+ * Completes a rule with the defaults. A call is safe to retry if its method is idempotent (RFC 9110 §9.2.2). A call with
+ * a safe method that is charged as a write is not: it changes state all the same. A POST is safe only where a rule says so.
  */
 export function completeRoute(method: string, rule: RouteRule): Route {
   const charges = rule.charges ?? [rule.class]

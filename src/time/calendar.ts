@@ -1,4 +1,4 @@
-/** The windows that a calendar makes. `hour` and longer ones end where the clock on the wall says so, however long they are. */
+/** The windows that follow the calendar of a time zone. They end when the local clock says so, however long they are then. */
 export const CALENDAR_UNITS = ['month', 'week', 'day', 'hour'] as const
 export type CalendarUnit = (typeof CALENDAR_UNITS)[number]
 
@@ -8,34 +8,34 @@ export interface CalendarSpec {
   readonly unit: CalendarUnit
   /** A name of the IANA database. Default: UTC. */
   readonly timezone?: string | undefined
-  /** Of a month: the day on which it begins; of a week: its first day; of a day: the hour. Default: 1, monday, 0. */
+  /** Where a window begins. Month: a day of it (default 1). Week: one of `WEEKDAYS` (default monday). Day: an hour (default 0). */
   readonly anchor?: number | string | undefined
 }
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 const USUAL_MS = { month: 31 * DAY_MS, week: 7 * DAY_MS, day: DAY_MS, hour: HOUR_MS } as const
-/** 1970 began on a Thursday. */
+/** The first Monday of 1970, in days since the year began. It began on a Thursday. */
 const FIRST_MONDAY = 4
-/** How many begins of windows are remembered. */
+/** How many starts of windows are cached. */
 const STARTS_KEPT = 64
 
 /**
- * Windows one after the other, without a gap, numbered in time. Times are milliseconds since 1970.
+ * Windows that follow each other without a gap, numbered in the order of time. Times are milliseconds since 1970.
  *
- * A day begins at the first instant whose local time is the anchor's hour or later, so it has 23, 25 or whatever many hours where the
- * clock is changed; a month that has no such day begins on its last day; an hour begins whenever the local clock passes a full hour,
- * so the hour that is repeated in autumn is one more window, but never twice within an hour of UTC. Rules of zones are those of the runtime (`process.versions.tz`). A
- * day that a zone leaves out is a window of no length.
+ * A day begins at the first instant whose local time is the anchor's hour or later. So it may have 23 or 25 hours, or another
+ * number, where the clock is changed. A day that a zone leaves out is a window of no length. A month without the anchor's day begins
+ * on its last day. An hour begins whenever the local clock passes a full hour, but at most once within an hour of UTC. So the hour
+ * that is repeated in autumn is a window of its own. The rules of zones are those of the runtime (`process.versions.tz`).
  *
- * The begins are computed once and remembered: within a window, and near its ends, no call computes a date.
+ * Each start is computed once and cached: within a window, and near its ends, no call computes a date.
  */
 export class Calendar {
   readonly unit: CalendarUnit
   readonly timezone: string
-  /** The usual length of a window; of a month the longest. */
+  /** The usual length of a window, in milliseconds. For a month it is that of the longest. */
   readonly windowMs: number
-  /** No window is longer. Zones change their clocks by three hours at most. */
+  /** No window is longer than this. Zones change their clocks by three hours at most. */
   readonly longestMs: number
   readonly anchor: number
   readonly #starts = new Map<number, number>()
@@ -53,7 +53,7 @@ export class Calendar {
     this.anchor = typeof anchor === 'string' ? WEEKDAYS.indexOf(anchor as never) : (anchor ?? Number(unit === 'month'))
   }
 
-  /** The number of the window in which an instant lies. */
+  /** The number of the window in which an instant lies. Infinity and NaN are returned as they are. */
   indexOf(time: number): number {
     if (time >= this.#start && time < this.#end) return this.#index
     if (!Number.isFinite(time)) return time
@@ -77,24 +77,27 @@ export class Calendar {
     return start
   }
 
-  /** The window that begins about then: rules of a zone may have changed since that was noted, or a clock may be a little off. */
+  /**
+   * The number of the window that begins about `start`. A start that was noted earlier, or by another clock, may be a little off:
+   * the rules of the zone may have changed since, or the clocks may differ.
+   */
   nearest(start: number): number {
     return this.indexOf(start + this.windowMs / 2)
   }
 
-  /** The true length of the window that ends about then. */
+  /** The true length, in milliseconds, of the window that ends about `end`. */
   lengthBefore(end: number): number {
     const next = this.nearest(end)
     return this.startOf(next) - this.startOf(next - 1)
   }
 
-  /** When the window ends in which an instant lies, for people: `2026-12-01T00:00+01:00`. */
+  /** The end of the window in which an instant lies, as text for people: `2026-12-01T00:00+01:00`. */
   endText(time: number): string {
     const end = Temporal.Instant.fromEpochMilliseconds(this.startOf(this.indexOf(time) + 1))
     return end.toString({ timeZone: this.timezone, smallestUnit: 'minute' })
   }
 
-  /** Right, or a window off. */
+  /** The number of the window in which an instant lies, or that of a window next to it. */
   #guess(time: number): number {
     if (this.unit === 'hour') return Math.floor(time / HOUR_MS)
     const { year, month, day } = Temporal.Instant.fromEpochMilliseconds(Math.floor(time)).toZonedDateTimeISO(
@@ -126,12 +129,12 @@ export class Calendar {
     if (hour === 0) return date.toZonedDateTime(this.timezone).epochMilliseconds
     const time = date.toPlainDateTime({ hour })
     const before = time.toZonedDateTime(this.timezone, { disambiguation: 'earlier' })
-    // The clock is put forward over that hour: the day begins at that change.
+    // If the clock is put forward over that hour, the day begins at that change.
     const isLeftOut = !before.toPlainDateTime().equals(time)
     return ((isLeftOut ? before.getTimeZoneTransition('next') : undefined) ?? before).epochMilliseconds
   }
 
-  /** The full hour of the local clock in an hour of UTC: they differ by minutes in some zones. */
+  /** When the local clock first passes a full hour in this hour of UTC, or after it. The two differ by minutes in some zones. */
   #hourWithin(index: number): number {
     for (let hour = index; ; hour++) {
       const last = Temporal.Instant.fromEpochMilliseconds((hour + 1) * HOUR_MS - 1).toZonedDateTimeISO(this.timezone)
@@ -147,13 +150,16 @@ function dateOf(days: number): Temporal.PlainDate {
   return Temporal.PlainDate.from('1970-01-01').add({ days })
 }
 
-/** The zone as it is usually written. Throws a RangeError for one that is not known, and for a bare offset: that has no rules. */
+/**
+ * The name of a time zone in its usual spelling. Throws a RangeError for an unknown name, and for a bare offset such as `+01:00`,
+ * which has no rules.
+ */
 function zoneOf(name: string): string {
   if (!/^[A-Za-z]/.test(name)) throw new RangeError(`not a name of a time zone: ${name}`)
   return new Temporal.ZonedDateTime(0n, name).timeZoneId
 }
 
-/** Whether it is the name of a time zone, as it is usually written: `europe/berlin` would be another limit than `Europe/Berlin`. */
+/** Whether a text is the name of a time zone in its usual spelling. `europe/berlin` would be another limit than `Europe/Berlin`. */
 export function isTimeZone(name: string): boolean {
   try {
     return zoneOf(name) === name
@@ -164,7 +170,7 @@ export function isTimeZone(name: string): boolean {
 
 const CALENDARS = new Map<string, Calendar>()
 
-/** Limits of the same windows share one, and so what it has computed. */
+/** The calendar of these windows. Limits with the same windows share it and its cache. Throws a RangeError for an unknown time zone. */
 export function calendarOf(spec: CalendarSpec): Calendar {
   const { unit, timezone = 'UTC', anchor = '' } = spec
   return CALENDARS.getOrInsertComputed(`${unit} ${timezone} ${anchor}`, () => new Calendar(spec))

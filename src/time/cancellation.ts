@@ -1,14 +1,14 @@
-/** Disposed of, it ends: the subscriber is not told any more. */
+/** To dispose of a subscription ends it: its subscriber is not called any more. */
 export type Subscription = Disposable
 
 /**
- * Tells, once and for good, that something is not wanted any more: everyone who has subscribed by then, in that order, and
- * everyone who subscribes later, at once. This is what an AbortSignal does, for less: a controller with a listener that is
- * added and removed takes 230 ns, this takes 25 (Node 26), and every call needs one.
+ * Tells its subscribers, once and for good, that something is not wanted any more. It calls them in the order in which they
+ * subscribed. Whoever subscribes later is called at once. An AbortSignal would do the same, but costs more, and every call
+ * needs one.
  */
 export class Cancellation {
   #isCancelled = false
-  /** A ring of subscriptions, in which this stands between the last and the first: whichever ends needs no search. */
+  /** A ring of subscriptions. This link stands between the last and the first, so that each can be removed without a search. */
   readonly #ring = new Link(() => undefined)
 
   get isCancelled(): boolean {
@@ -22,7 +22,7 @@ export class Cancellation {
     return link
   }
 
-  /** If a subscriber throws, the others are told all the same, and then the first exception is thrown. */
+  /** Calls all subscribers, even if some of them throw. Throws the first of their exceptions at the end. */
   cancel(): void {
     this.#isCancelled = true
     const mistakes: unknown[] = []

@@ -31,8 +31,9 @@ export interface Clock {
    */
   readonly boot: string | undefined
   /**
-   * Calls `wake` once after `delayMs`, unless the returned timer is cancelled first. What has arrived by then is read before that:
-   * where this process itself stood still, an answer that came in time is in time.
+   * Calls `wake` once after `delayMs`, unless the returned timer is cancelled first. What has arrived by then is read before. So an
+   * answer that came in time counts as in time, even if this process itself stood still. A wait of more than 24 days may end early:
+   * `wake` must look at the time again.
    */
   schedule(delayMs: number, wake: () => void): Timer
   /** Calls `run` after everything that is ready to run now. */
@@ -51,9 +52,9 @@ export type Random = () => number
  * day wrong at once (1973), and not only on a machine whose clock was set.
  */
 const BASE_MS = 1e11
-/** The wall clock is looked at so often, in time that the machine is awake: to read it costs as much as the rest of `now`. */
+/** The least time awake between two looks at the wall clock. To read it costs as much as the rest of `now`. */
 const LOOK_MS = 1
-/** A suspend is longer than this. The uptime has a resolution of 10 ms, and the wall clock one of 1 ms. */
+/** Only what is longer than this counts as a suspend. The uptime has a resolution of 10 ms, and the wall clock one of 1 ms. */
 const SUSPEND_MS = 500
 
 /** The clocks of a machine, in milliseconds. */
@@ -92,7 +93,7 @@ export function clockOf(machine: Machine): Clock {
     offsetMs += suspendedMs
   }
   return {
-    // The time of suspends before the start is known to 10 ms only.
+    // How long suspends before the start of this process took is known to 10 ms only: `now` of two processes may differ.
     boot: asleepBeforeMs < SUSPEND_MS ? machine.boot : undefined,
     now() {
       const awakeMs = machine.awakeMs()
@@ -101,14 +102,14 @@ export function clockOf(machine: Machine): Clock {
     },
     wall: () => machine.wallMs() as EpochMs,
     schedule(delayMs, wake) {
-      // Node fires a delay above 2^31-1 ms at once. Whoever waits longer than 24 days looks again then.
+      // Node fires a delay above 2^31-1 ms at once. So a longer wait ends after 24 days, and its caller looks again.
       return new SystemTimer(Math.min(delayMs, 0x7fff_ffff), wake)
     },
     soon: (run) => void setImmediate(run),
   }
 }
 
-/** Node runs timers before it reads sockets, and immediates after that. */
+/** Node runs timers before it reads sockets, and immediates after that. So a timer that is due wakes in an immediate. */
 class SystemTimer implements Timer {
   readonly #timeout: NodeJS.Timeout
   readonly #wake: () => void

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from './clock.ts'
 
-/** Calls `act` each time that so many milliseconds are over. Returns what ends that. */
+/** Calls `act` every `ms` milliseconds, for the first time when `ms` are over. Returns a function that stops this. */
 export function every(ms: number, clock: Clock, act: () => void): () => void {
   let timer: Timer
   const later = (): void => {

@@ -1,9 +1,9 @@
 import type { Clock } from './clock.ts'
 
 /**
- * The answer; or an error, with `message`, if there is none within that many milliseconds. An answer that comes later is
- * ignored. If this process itself stood still, an answer that has arrived meanwhile still wins: the timer lets what is ready to
- * be read be read first.
+ * Settles as `answer` does. Rejects with an Error of `message` if that takes longer than `withinMs` milliseconds. A later answer
+ * is ignored. If this process itself stood still, an answer that has arrived meanwhile still wins: what is ready to be read is
+ * read first.
  */
 export function inTime<T>(
   answer: Promise<T>,

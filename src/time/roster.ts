@@ -6,7 +6,7 @@ export interface Member<M> {
   isListed: boolean
 }
 
-/** A member for a thing that has no such fields. */
+/** A member that stands for an object without these fields. */
 export class Entry<Of> implements Member<Entry<Of>> {
   readonly of: Of
   before: Entry<Of> | undefined
@@ -31,7 +31,7 @@ export class Roster<M extends Member<M>> {
   #last: M | undefined
   size = 0
 
-  /** Does nothing if it is a member. */
+  /** Does nothing if the member is in a roster already, even if that is another one. */
   add(member: M): void {
     if (member.isListed) return
     member.isListed = true
@@ -42,7 +42,7 @@ export class Roster<M extends Member<M>> {
     this.size++
   }
 
-  /** Does nothing if it is no member. */
+  /** Does nothing if the member is in no roster. It must not be in another one. */
   delete(member: M): void {
     if (!member.isListed) return
     const { before, after } = member
@@ -61,7 +61,7 @@ export class Roster<M extends Member<M>> {
     for (const member of this.all()) this.delete(member)
   }
 
-  /** The members there are now. */
+  /** A copy of the members in their order, which later changes do not touch. */
   all(): M[] {
     const members: M[] = []
     for (let member = this.first; member !== undefined; member = member.after) members.push(member)

@@ -18,14 +18,15 @@ export class Turns {
     this.#clock = clock
   }
 
-  /** The one of this clock: whoever shares the clock shares the event loop. */
+  /** The turns of this clock: whoever shares the clock shares the event loop. */
   static of(clock: Clock): Turns {
     return byClock.getOrInsertComputed(clock, () => new Turns(clock))
   }
 
   /**
-   * Lets one more go on now, and returns undefined. After `MOST_IN_A_TURN` of them it returns a promise of the next turn, after which the caller
-   * asks again. It counts over turns, too: to count each by itself would take a callback at the end of each, and an idle turn is short.
+   * Returns undefined if one more call may go on now, and counts that call. After `MOST_IN_A_TURN` calls it returns a promise of the
+   * next turn, after which the caller must ask again. The count does not start anew with each turn: that would take a callback at the
+   * end of each, and an idle turn is short.
    */
   full(): Promise<void> | undefined {
     if (this.#next === undefined && this.#passed < MOST_IN_A_TURN) {
@@ -38,13 +39,16 @@ export class Turns {
     }))
   }
 
-  /** Resolves when one more may go on. */
+  /** Resolves when one more call may go on. */
   async pass(): Promise<void> {
     for (let full = this.full(); full !== undefined; full = this.full()) await full
   }
 }
 
-/** Does something with each of them, `most` in one turn of the event loop. The first turn is this one: nothing is awaited before. */
+/**
+ * Calls `act` with each item, at most `most` of them in one turn of the event loop. The first turn is this one: nothing is awaited
+ * before. If `act` throws, the rest is left out and the promise rejects.
+ */
 export async function forEachInTurns<Item>(
   items: Iterable<Item>,
   most: number,
@@ -66,7 +70,7 @@ export function nextTurn(clock: Clock): Promise<void> {
   return new Promise((resolve) => clock.soon(resolve))
 }
 
-/** Of calls that came at one moment so many take a step in one turn. Each takes up to 0.1 ms, in which nothing is read. */
+/** The most calls that `endOfTurn` lets go on in one turn. Each takes up to 0.1 ms, in which nothing is read. */
 const MOST_TOGETHER = 128
 
 interface End {
@@ -76,9 +80,9 @@ interface End {
 const ends = new WeakMap<Clock, End>()
 
 /**
- * Resolves at the end of this turn of the event loop, for all who asked in it one after the other. Calls that take the same step then
- * take it together, while the processor has its code and data in its caches.
- * If many ask, the last of them have their step in a later turn.
+ * Resolves at the end of this turn of the event loop, for all callers of this turn, one after the other. So calls that take the same
+ * step take it together, while the processor has its code and data in its caches. If more than `MOST_TOGETHER` ask, the rest resolve
+ * in later turns.
  */
 export function endOfTurn(clock: Clock): Promise<void> {
   let end = ends.get(clock)
