@@ -74,7 +74,7 @@ export function decodePath(path: string): string {
   for (let i = 0; i < path.length; i++) {
     codes.push(path.charCodeAt(i))
     for (let end = codes.length; end >= 3 && codes[end - 3] === PERCENT; end = codes.length) {
-      const byte = Number.parseInt(hexAt(codes, end - 2) + hexAt(codes, end - 1), 16)
+      const byte = 16 * digitAt(codes, end - 2) + digitAt(codes, end - 1)
       if (Number.isNaN(byte)) break
       codes.length = end - 3
       codes.push(byte)
@@ -85,13 +85,10 @@ export function decodePath(path: string): string {
 
 const PERCENT = 37
 
-/** The hex digit at an index; for anything else a character that makes the number invalid. */
-function hexAt(codes: readonly number[], index: number): string {
-  const character = String.fromCharCode(codes[index]!)
-  return HEX_DIGIT.test(character) ? character : 'x'
+/** The value of the hex digit at an index; NaN if there is another character. */
+function digitAt(codes: readonly number[], index: number): number {
+  return Number.parseInt(String.fromCharCode(codes[index]!), 16)
 }
-
-const HEX_DIGIT = /^[0-9a-f]$/i
 
 /** ASCII characters in more bytes than they need (RFC 3629 §3), which lenient decoders accept. */
 // oxlint-disable-next-line no-control-regex -- these are bytes

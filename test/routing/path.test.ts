@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { normalizePath, redactPath } from '../../src/routing/path.ts'
+import { decodePath, normalizePath, redactPath } from '../../src/routing/path.ts'
 
 describe('the normal form of a path', () => {
   it.each([
@@ -28,5 +28,23 @@ describe('a path that holds secrets', () => {
     ['/a/b/c', [0, 2], '/[redacted]/b/[redacted]'],
   ])('%s is shown without them', (path, secretSegments, expected) => {
     expect(redactPath(path, secretSegments)).toBe(expected)
+  })
+})
+
+describe('a path whose escapes are decoded', () => {
+  it.each([
+    ['/a%2Fb', '/a/b'],
+    ['/a%252fb', '/a/b'],
+    ['/a%25252Fb', '/a/b'],
+    ['/a%%32Fb', '/a/b'],
+    // No escape begins with "%5%": the slash behind it must be seen.
+    ['/a%255%2Fb', '/a%5/b'],
+    ['/a%25a%2Fb', '/a%a/b'],
+    ['/a%255xb', '/a%5xb'],
+    ['/a%25x5b', '/a%x5b'],
+    ['/a%', '/a%'],
+    ['/a%5', '/a%5'],
+  ])('of %s is %s', (path, decoded) => {
+    expect(decodePath(path)).toBe(decoded)
   })
 })
