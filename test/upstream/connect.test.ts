@@ -21,7 +21,7 @@ it.each([
     proxy: () => new URL(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`),
   })
   const failed = new Promise((resolve) =>
-    connect({ hostname, protocol: 'https:', port: '443' }, (error) => resolve(error)),
+    connect({ hostname, protocol: 'https:', port: '443' }, (...result) => resolve(result[0])),
   )
   const [{ url, headers }, socket] = await asked
   expect([url, headers.host]).toEqual([authority, authority])
