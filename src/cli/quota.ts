@@ -2,7 +2,7 @@ import { styleText } from 'node:util'
 import { noAnswerOf } from '../requests/question.ts'
 import { fullnessOf, NOT_KNOWN, type QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
-import { columnsOf, outputWidth, short } from './table.ts'
+import { columnsOf, outputWidth, printable, short } from './table.ts'
 import type { UsageNow } from '../server/admin/usage-view.ts'
 
 interface Options extends AdminOptions {
@@ -152,6 +152,6 @@ function clientTables(
     )
   }
   if (since !== null) texts.push('', `Counted since ${since}.`)
-  texts.push(...away.map(noAnswerOf))
+  texts.push(...away.map((one) => printable(noAnswerOf(one))))
   return texts.map((text) => `${text}\n`).join('') + noteOf(budgets ?? [])
 }

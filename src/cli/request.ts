@@ -33,7 +33,7 @@ export async function request(id: string | undefined, options: Options): Promise
     id === undefined
       ? answers.data.map((row) => printable(line(row)))
       : answers.data.map((story) => [...tell(story as RequestStory).map(printable), ''].join('\n'))
-  const away = answers.away.map(({ instance, why }) => printable(noAnswerOf({ instance, why })))
+  const away = answers.away.map((one) => printable(noAnswerOf(one)))
   process.stdout.write([...texts, ...away].map((text) => `${text}\n`).join(''))
 }
 
