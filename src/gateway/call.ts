@@ -110,6 +110,8 @@ export class Call implements Member<Call> {
   readonly trace: TraceContext | undefined
   /** Set if the client was refused in the middle of the call, because the rest of the call is not HTTP. */
   readonly malformed: Failure | undefined
+  /** Whether its end was recorded. Its client may still be reading the response. */
+  readonly isRecorded: boolean = false
 
   // Identifying
   readonly client: Client | undefined
@@ -204,7 +206,7 @@ type Writing<Field extends keyof Call> = Omit<Call, Field> & { -readonly [Name i
 /** Written by the forward proxy, for a CONNECT. */
 export type Tunnelling = Writing<'client' | 'body' | 'responseBytes' | 'overheadMs'>
 /** Written by the server, which takes the call from a connection. */
-export type Arriving = Writing<'address' | 'addressedBy' | 'upgrade' | 'trace' | 'malformed'>
+export type Arriving = Writing<'address' | 'addressedBy' | 'upgrade' | 'trace' | 'malformed' | 'isRecorded'>
 /** Written by identify.ts, and when another credential of a pool changes the target. */
 export type Identifying = Writing<'client' | 'upstream' | 'route' | 'prefix' | 'path' | 'target'>
 /** Written by admit.ts, and by the cache while the call waits for another call. */

@@ -59,7 +59,7 @@ export class Proxy {
   /** Calls whose response is not finished, in the order in which they came. */
   readonly #active = new Roster<Arriving>()
   /** Calls that have ended and are not recorded yet. */
-  readonly #ended: { readonly call: Call; readonly result: Forwarded; readonly times: CallTimes }[] = []
+  readonly #ended: { readonly call: Arriving; readonly result: Forwarded; readonly times: CallTimes }[] = []
   /** Connections on which a request has waited for earlier ones. From then on every request on such a connection waits. */
   readonly #inTurn = new WeakSet<Socket>()
   #areConnectionsClosed = false
@@ -265,13 +265,14 @@ export class Proxy {
    * Records a call together with all that end in this step of the event loop. That is before their clients have read the end of
    * their responses.
    */
-  #record(call: Call, result: Forwarded): void {
+  #record(call: Arriving, result: Forwarded): void {
     if (this.#ended.push({ call, result, times: this.#recorder.timesOf(call) }) === 1)
       process.nextTick(this.#recordEnded)
   }
 
   readonly #recordEnded = (): void => {
     for (const { call, result, times } of this.#ended.splice(0)) {
+      call.isRecorded = true
       try {
         this.#recorder.record(call, result, times)
       } catch (error) {
@@ -343,11 +344,9 @@ export class Proxy {
     const { history } = this.#options
     // The reader may pause between two calls. Both lists are taken now, so a call that ends in a pause is not listed twice.
     const ended = history?.newest(wanted) ?? []
-    const running = this.#active.all()
-    for (const call of running) {
-      if (wanted.id !== undefined && call.id !== wanted.id) continue
-      yield this.#recorder.running(call)
-    }
+    const isWanted = ({ id, isRecorded }: Call): boolean => !isRecorded && (wanted.id ?? id) === id
+    const running = this.#active.all().filter(isWanted)
+    for (const call of running) yield this.#recorder.running(call)
     yield* ended
   }
 }

@@ -311,4 +311,16 @@ describe('the list of requests', () => {
     response.destroy()
     expect(await storyOf(gateway.adminUrl, 'streaming')).toMatchObject({ isRunning: false, outcome: 'client_gone' })
   })
+  it('has a call once while its client still reads the response', async () => {
+    const fields = { 'content-length': 8_000_000, 'cache-control': 'max-age=60' }
+    const url = await startServer((_, response) => void response.writeHead(200, fields).end(Buffer.alloc(8_000_000)))
+    const routes = [{ path: '/ng/api/projects', class: 'read', cache: true }]
+    const gateway = await startGateway(harnessConfig(url, { routes }, { cache: { maxEntryBytes: 8_000_000 } }))
+    await call(gateway.url, READ, { headers: id('first') })
+    // What is kept is handed to the connection at once, whether or not the client takes it.
+    const response = await open(gateway.url, READ, { headers: id('slow') })
+    const listed = (await listRequests(gateway.adminUrl)).data.map(({ correlationId }) => correlationId)
+    expect(listed).toEqual(['slow', 'first'])
+    response.destroy()
+  })
 })
