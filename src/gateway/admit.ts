@@ -99,9 +99,9 @@ export async function admitWithAny(
     if (admission !== undefined && !('waitMs' in admission)) {
       return admitted(admission, call, plan.target, waitedMs, metrics)
     }
-    if (isFirst) {
-      call.waitedMs += waitedMs
-      if (waitedMs > 0 && admission?.wait !== undefined) noteWait(call, admission.wait, waitedMs, admission.kind)
+    call.waitedMs += waitedMs
+    if (isFirst && waitedMs > 0 && admission?.wait !== undefined) {
+      noteWait(call, admission.wait, waitedMs, admission.kind)
     }
     const waitMs = admission?.waitMs ?? Infinity
     if (soonest === undefined || waitMs < soonestMs) {

@@ -1,9 +1,10 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { buildCredentialSet } from '../../src/credentials/build-set.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { Secret } from '../../src/schema/secret.ts'
+import { FaultProxy } from '../support/fault-proxy.ts'
 import { newFolder, startGateway, startUpstream, stores, type TestUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { seededRandom } from '../support/seeded-random.ts'
@@ -100,6 +101,25 @@ describe.each(Object.entries(stores))('a pool, with %s', (_, store) => {
     const tries = await triesOf(gateway.adminUrl, correlationId)
     expect(tries).toMatchObject([{ credentialBecause: `session, and ${own} had to wait` }])
   })
+})
+
+it('counts as waiting what the store takes for each credential that is asked for', async () => {
+  const upstream = await echo()
+  const slow = await FaultProxy.start({ target: inject('redisUrl') })
+  onTestFinished(() => slow.stop())
+  const own = stores.Redis()
+  const limits = { read: [{ requests: 1, window: '1h', scope: 'credential' }] }
+  const pool = { choose: 'round-robin' }
+  const first = await startGateway(configOf(upstream.url, pool, { store: own, limits }))
+  const second = await startGateway(
+    configOf(upstream.url, pool, { store: { ...own, url: slow.url, commandTimeout: '20s' }, limits }),
+  )
+  for (let i = 0; i < 3; i++) expect((await call(first.url, '/api/x')).status).toBe(200)
+  const roundTripMs = 20
+  slow.set({ kind: 'latency', ms: roundTripMs / 2 })
+  expect((await call(second.url, '/api/x')).status).toBe(200)
+  expect(keysOf(upstream).join('')).toBe('abcd')
+  expect(second.lines[0]!.waitMs).toBeGreaterThan(3.9 * roundTripMs)
 })
 
 it('goes by the ledger where the vendor says nothing of its quota', async () => {
