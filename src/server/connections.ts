@@ -3,7 +3,7 @@ import type { Server, Socket } from 'node:net'
 import { networkOf } from '../net/address.ts'
 import { Entry, Roster } from '../time/roster.ts'
 
-/** An address that was reported is not reported again for this long, in milliseconds, while it has open connections. */
+/** An address that was reported is not reported again for this long, in milliseconds. */
 const SAY_EVERY_MS = 60_000
 
 interface Bound {
@@ -19,10 +19,11 @@ interface Bound {
 /**
  * Lets an address have `most` open connections; all addresses of one IPv6 /64 network count as one. Every further connection
  * is closed as soon as it is accepted, before it costs a TLS handshake. `onSurplus` gets the address, or the network, at most
- * once a minute. If all its connections close in between, it may be called sooner.
+ * once a minute.
  */
 export function boundConnections(server: Server, { most, isExempt, onSurplus }: Bound): void {
   const open = new Map<string, number>()
+  /** When each address was reported, the oldest first. */
   const said = new Map<string, number>()
   server.prependListener('connection', (socket) => {
     if (isExempt(socket)) return
@@ -31,7 +32,11 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
     if (count >= most) {
       socket.destroy()
       const now = performance.now()
-      if (now - (said.get(address) ?? -Infinity) < SAY_EVERY_MS) return
+      for (const [reported, at] of said) {
+        if (now - at < SAY_EVERY_MS) break
+        said.delete(reported)
+      }
+      if (said.has(address)) return
       said.set(address, now)
       onSurplus(address)
       return
@@ -41,7 +46,6 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
       const left = open.get(address)! - 1
       if (left > 0) open.set(address, left)
       else open.delete(address)
-      if (left === 0) said.delete(address)
     })
   })
 }
