@@ -59,13 +59,14 @@ export async function download(
   await pause(asleepMs)
   let received = 0
   let head = ''
+  // Not until the connection ends: the bare plugin keeps it open, whatever the request says.
   for await (const chunk of socket as AsyncIterable<Buffer>) {
-    if (head.includes('\r\n\r\n')) {
-      received += chunk.length
-      continue
+    if (head.includes('\r\n\r\n')) received += chunk.length
+    else {
+      head += chunk.toString('latin1')
+      received = Math.max(0, head.length - head.indexOf('\r\n\r\n') - 4)
     }
-    head += chunk.toString('latin1')
-    received = Math.max(0, head.length - head.indexOf('\r\n\r\n') - 4)
+    if (received >= bytes) break
   }
   return { bytes: received, ...memory.peak() }
 }
