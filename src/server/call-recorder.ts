@@ -7,7 +7,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { RequestHistory } from '../requests/history.ts'
 import { aboutRoute, circumstancesOf, routeTextOf, unread as unreadRecord } from '../requests/story.ts'
 import type { RequestRecord } from '../requests/story.ts'
-import type { Clock } from '../time/clock.ts'
+import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Tracing } from '../traces/tracing.ts'
 import { CallUsage, type Usage } from '../usage/usage.ts'
 import { lineOf, lineOfUnread } from './access-line.ts'
@@ -48,9 +48,9 @@ export class CallRecorder {
     return { durationMs: this.#options.clock.now() - call.startedAt, overheadMs: call.overheadMs ?? call.gatewayMs }
   }
 
-  /** Records a call that has just ended. Its times were taken when it ended. */
-  record(call: Call, result: Forwarded, { durationMs, overheadMs }: CallTimes): void {
-    const { log, clock, history, tracing } = this.#options
+  /** Records a call that has just ended, at the time of day `at`. Its times were taken when it ended. */
+  record(call: Call, result: Forwarded, { durationMs, overheadMs }: CallTimes, at: EpochMs): void {
+    const { log, history, tracing } = this.#options
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
     const status = failure === undefined ? call.response.statusCode : FAILURES[failure.kind].status
     const outcome = failure?.kind ?? result.kind
@@ -61,7 +61,6 @@ export class CallRecorder {
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
     const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
     const text = JSON.stringify(line)
-    const at = clock.wall()
     log.access(line, text, at)
     const circumstances = circumstancesOf(call, { at, failure })
     history?.add(line, text, circumstances, call.route && routeTextOf(call.route))

@@ -271,10 +271,11 @@ export class Proxy {
   }
 
   readonly #recordEnded = (): void => {
+    const at = this.#options.clock.wall()
     for (const { call, result, times } of this.#ended.splice(0)) {
       call.isRecorded = true
       try {
-        this.#recorder.record(call, result, times)
+        this.#recorder.record(call, result, times, at)
       } catch (error) {
         this.#logMistake(call, error)
       }

@@ -16,7 +16,10 @@ process.channel?.unref()
 
 const SWITCHED: Readonly<Record<string, readonly [statement: string, switched: string][]>> = {
   '/src/server/proxy.ts': [
-    ['this.#recorder.record(call, result, times)', 'if (watch.isOn) this.#recorder.record(call, result, times)'],
+    [
+      'this.#recorder.record(call, result, times, at)',
+      'if (watch.isOn) this.#recorder.record(call, result, times, at)',
+    ],
     ['call.trace = tracing?.begin(request.headers)', 'if (watch.isOn) call.trace = tracing?.begin(request.headers)'],
   ],
   '/src/gateway/attempt.ts': [['this.#call.tries.push(this.#try)', 'if (watch.isOn) this.#call.tries.push(this.#try)']],
