@@ -36,10 +36,12 @@ export interface Wanted {
  */
 export class RequestHistory {
   readonly #bounds: Config['requests']
-  /** Three rings of `keep` places, for each text: its chunk, where it begins in the chunk, and its length in bytes. */
+  /** Rings of `keep` places, for each text: its chunk, where it begins in the chunk, and its length in bytes. */
   readonly #chunks: (Chunk | undefined)[] = []
   readonly #starts: number[] = []
   readonly #lengths: number[] = []
+  /** A ring: what is known of each call's route. Calls of one route share it, so its size is not counted. */
+  readonly #routes: RequestRecord['route'][] = []
   /** A ring: whether a text tells of trouble. So these texts are found without parsing the others. */
   readonly #troubles: boolean[] = []
   /** How all calls ended lately, even those that are not kept. */
@@ -62,26 +64,24 @@ export class RequestHistory {
   }
 
   /**
-   * Keeps a call that has ended. `text` is the JSON of `line`, and must begin with the correlation id. `routeText` is the JSON of the
-   * call's route, which `circumstances` must not have. A call that is larger than `maxBytes` is not kept.
+   * Keeps a call that has ended. `text` is the JSON of `line`, and must begin with the correlation id. A call that is larger than
+   * `maxBytes` is not kept.
    */
-  add(line: AccessLine, text: string, circumstances: Circumstances, routeText?: string): void {
+  add(line: AccessLine, text: string, circumstances: Circumstances, route?: RequestRecord['route']): void {
     this.lately.count(line, circumstances.at)
     const { keep, maxBytes } = this.#bounds
     if (keep === 0) return
-    // The two texts are written one by one: joined to one string, they would be copied once more.
-    const known = JSON.stringify(circumstances)
-    const rest = routeText === undefined ? `\n${known}` : `\n{"route":${routeText},${known.slice(1)}`
-    const chunk = this.#chunkFor(text, rest)
+    const whole = `${text}\n${JSON.stringify(circumstances)}`
+    const chunk = this.#chunkFor(whole)
     if (chunk === undefined) return
-    let length = chunk.bytes.write(text, chunk.used)
-    length += chunk.bytes.write(rest, chunk.used + length)
+    const length = chunk.bytes.write(whole, chunk.used)
     this.bytes += length
     while (this.size > 0 && (this.size >= keep || this.bytes > maxBytes)) this.#dropOldest()
     const place = this.#added % keep
     this.#chunks[place] = chunk
     this.#starts[place] = chunk.used
     this.#lengths[place] = length
+    this.#routes[place] = route
     this.#troubles[place] = isTrouble(line)
     this.#added++
     chunk.used += length
@@ -105,18 +105,18 @@ export class RequestHistory {
       const { bytes } = this.#chunks[place]!
       const start = this.#starts[place]!
       if (bytes.toString('latin1', start, start + beginning.length) !== beginning) continue
-      yield parsed(bytes.toString('utf8', start, start + this.#lengths[place]!))
+      yield parsed(bytes.toString('utf8', start, start + this.#lengths[place]!), this.#routes[place])
     }
   }
 
-  /** The chunk with room for these texts; undefined if they alone are larger than `maxBytes`. */
-  #chunkFor(text: string, rest: string): Chunk | undefined {
+  /** The chunk with room for this text; undefined if it alone is larger than `maxBytes`. */
+  #chunkFor(text: string): Chunk | undefined {
     const last = this.#chunk
     // The bytes of the texts are counted only if the texts might not fit.
-    const mostBytes = (text.length + rest.length) * MOST_BYTES_A_UNIT
+    const mostBytes = text.length * MOST_BYTES_A_UNIT
     if (last !== undefined && last.used + mostBytes <= last.bytes.length && mostBytes <= this.#bounds.maxBytes)
       return last
-    const bytes = Buffer.byteLength(text) + Buffer.byteLength(rest)
+    const bytes = Buffer.byteLength(text)
     if (bytes > this.#bounds.maxBytes) return undefined
     if (bytes > MOST_SHARED_BYTES) return newChunk(bytes)
     if (last !== undefined && last.used + bytes <= last.bytes.length) return last
@@ -129,6 +129,7 @@ export class RequestHistory {
     const place = this.#dropped++ % this.#bounds.keep
     const chunk = this.#chunks[place]!
     this.#chunks[place] = undefined
+    this.#routes[place] = undefined
     this.bytes -= this.#lengths[place]!
     if (--chunk.texts > 0 || chunk === this.#chunk || chunk.bytes.length !== CHUNK_BYTES) return
     chunk.used = 0
@@ -141,8 +142,8 @@ function newChunk(bytes: number): Chunk {
   return { bytes: Buffer.allocUnsafeSlow(bytes), used: 0, texts: 0 }
 }
 
-function parsed(text: string): RequestRecord {
+function parsed(text: string, route: RequestRecord['route']): RequestRecord {
   const end = text.indexOf('\n')
   const line = JSON.parse(text.slice(0, end)) as AccessLine
-  return { line, ...(JSON.parse(text.slice(end + 1)) as Circumstances) }
+  return { line, route, ...(JSON.parse(text.slice(end + 1)) as Circumstances) }
 }

@@ -130,7 +130,7 @@ function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
     if (filter.upstream !== undefined && upstream !== filter.upstream) return false
     if (filter.class !== undefined && !isOfClass(record, filter.class)) return false
     if (filter.outcome !== undefined && line.outcome !== filter.outcome) return false
-    if (filter.isTrouble === true && (record.isRunning || !isTrouble(line))) return false
+    if (filter.isTrouble === true && (record.isRunning === true || !isTrouble(line))) return false
     if (filter.account !== undefined && filter.account !== account && filter.account !== `${upstream}/${account}`)
       return false
     if (hundred !== undefined ? line.status[0] !== hundred : status !== undefined && line.status !== status)

@@ -8,17 +8,16 @@ import type { BreakerFailure, BreakerState } from '../resilience/breaker.ts'
 import type { EpochMs } from '../time/clock.ts'
 import type { RequestOptions } from '../gateway/request-options.ts'
 
-/** What is known of a call besides its access line. It is kept as JSON. */
+/** What is known of a call besides its access line. It is kept as JSON, so what nearly all calls have in common is left out. */
 export interface Circumstances {
   /** When the call ended; now, if it is still under way. */
   readonly at: EpochMs
-  readonly isRunning: boolean
-  readonly route?: RequestStory['route'] | undefined
-  readonly asked?: RequestStory['asked'] | undefined
+  readonly isRunning?: true | undefined
+  readonly asked?: Asked | undefined
   /** The limits of the call as of its latest charge or refusal. */
-  readonly limits: readonly LimitState[]
+  readonly limits: readonly LimitRecord[]
   readonly waits?: readonly WaitStory[] | undefined
-  /** Undefined if no breaker decided about the call. */
+  /** Undefined if the breaker was closed, or none decided about the call. */
   readonly breaker?: BreakerState | undefined
   /** If a breaker refused the call: the failure that opened it. */
   readonly openedBy?: BreakerFailure | undefined
@@ -26,12 +25,36 @@ export interface Circumstances {
   /** The value of Cache-Status, if the cache took part. */
   readonly cacheStatus?: string | undefined
   /** Whether its quota was checked without the store, which did not answer. */
-  readonly isStoreDegraded: boolean
+  readonly isStoreDegraded?: true | undefined
+}
+
+/** What the client asked for, within what it is allowed. */
+interface Asked {
+  readonly maxWaitMs: number
+  /** Undefined without a timeout. */
+  readonly timeoutMs?: number | undefined
+  readonly mayRetry?: boolean | undefined
+  readonly priority: string
+}
+
+/** A limit as it was when the call was charged, or refused. Of money, numbers are billionths of `unit`. */
+export interface LimitRecord {
+  readonly limit: string
+  /** The currency of a limit in money. */
+  readonly unit?: string | undefined
+  readonly requests: number
+  /** Undefined where it is `requests`. */
+  readonly effective?: number | undefined
+  readonly used: number
+  readonly units?: number | undefined
+  readonly resetMs: number
+  readonly isEnforced?: boolean | undefined
 }
 
 /** A call as it is told to whoever asks later what became of it. */
 export interface RequestRecord extends Circumstances {
   readonly line: AccessLine
+  readonly route?: RequestStory['route'] | undefined
 }
 
 /** One call, as `GET /v1/requests` lists it. */
@@ -171,7 +194,7 @@ export function rowOf({ line, at, isRunning }: RequestRecord, instance: string):
     correlationId: line.correlationId,
     instance,
     time: new Date(at).toISOString(),
-    isRunning,
+    isRunning: isRunning === true,
     client: line.client ?? null,
     upstream: line.upstream ?? null,
     account: line.account ?? null,
@@ -189,15 +212,16 @@ export function rowOf({ line, at, isRunning }: RequestRecord, instance: string):
 }
 
 export function storyOf(record: RequestRecord, instance: string): RequestStory {
-  const { line, at, route, asked, limits, waits, cacheStatus, breaker, openedBy, retryAfterMs } = record
+  const { line, at, route = null, asked, limits, waits, cacheStatus, openedBy, retryAfterMs } = record
+  const breaker = breakerOf(record)
   return {
     ...rowOf(record, instance),
     cameAt: new Date(at - line.durationMs).toISOString(),
     traceId: line.traceId ?? null,
     address: line.address ?? null,
-    route: route ?? null,
-    asked: asked ?? null,
-    limits,
+    route,
+    asked: asked === undefined ? null : askedStory(asked),
+    limits: limits.map(limitState),
     waits: waits ?? [],
     // In the order of their starts, as in the trace. Of two attempts at once, the second may have ended first.
     tries: (line.tries ?? []).toSorted((a, b) => a.startedMs - b.startedMs).map(tryStory),
@@ -216,7 +240,7 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
             retryAfterMs: retryAfterMs === undefined ? null : Math.ceil(retryAfterMs),
           },
     wouldDeny: line.wouldDeny ?? [],
-    storeDegraded: record.isStoreDegraded,
+    storeDegraded: record.isStoreDegraded === true,
     upstreamMs: line.upstreamMs,
     backoffMs: line.backoffMs,
     gatewayMs: line.gatewayMs,
@@ -225,19 +249,42 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
   }
 }
 
-export function limitState(usage: LimitUsage, units: number | undefined): LimitState {
+export function limitRecord(usage: LimitUsage, units: number | undefined): LimitRecord {
   const { limit, used, resetMs } = usage
   const effective = allowedOf(usage)
   return {
     limit: limitName(limit),
-    requests: amountOf(limit, limit.requests),
-    effective: amountOf(limit, effective),
-    used: amountOf(limit, used),
-    remaining: amountOf(limit, Math.max(0, effective - used)),
-    units: units === undefined ? null : amountOf(limit, units),
+    unit: limit.unit,
+    requests: limit.requests,
+    effective: effective === limit.requests ? undefined : effective,
+    used,
+    units,
     resetMs: Math.round(resetMs),
-    enforced: limit.isEnforced,
+    isEnforced: limit.isEnforced ? undefined : false,
   }
+}
+
+export function limitState(of: LimitRecord): LimitState {
+  const { limit, unit, requests, effective = requests, used, units, resetMs, isEnforced = true } = of
+  return {
+    limit,
+    requests: amountOf({ unit }, requests),
+    effective: amountOf({ unit }, effective),
+    used: amountOf({ unit }, used),
+    remaining: amountOf({ unit }, Math.max(0, effective - used)),
+    units: units === undefined ? null : amountOf({ unit }, units),
+    resetMs,
+    enforced: isEnforced,
+  }
+}
+
+/** How the breaker stood that decided about the call; undefined if none did. */
+export function breakerOf({ line, breaker }: RequestRecord): BreakerState | undefined {
+  return breaker ?? (line.attempts > 0 ? 'closed' : undefined)
+}
+
+function askedStory({ maxWaitMs, timeoutMs, mayRetry = true, priority }: Asked): RequestStory['asked'] {
+  return { maxWaitMs, timeoutMs: timeoutMs ?? null, retry: mayRetry, priority }
 }
 
 export function waitStory({ record, waitedMs, ended, attempt }: Wait): WaitStory {
@@ -246,7 +293,7 @@ export function waitStory({ record, waitedMs, ended, attempt }: Wait): WaitStory
     beforeAttempt: attempt,
     because,
     heldBy: nameOf(heldBy) ?? null,
-    limits: usage.map((one) => limitState(one, undefined)),
+    limits: usage.map((one) => limitState(limitRecord(one, undefined))),
     place: position,
     promisedMs: Math.round(expectedMs),
     waitedMs: Math.round(waitedMs),
@@ -287,24 +334,22 @@ const NONE: readonly never[] = []
 
 type Route = NonNullable<Call['route']>
 
-/** What the story of a call says about its route. */
-export function aboutRoute({ pattern, countedAs, charges, retry }: Route): NonNullable<RequestStory['route']> {
-  return { pattern: pattern ?? null, line: countedAs, charges, retry }
+const ROUTES = new WeakMap<Route, NonNullable<RequestStory['route']>>()
+
+/** What the story of a call says about its route. Calls of one route share the object. */
+export function aboutRoute(route: Route): NonNullable<RequestStory['route']> {
+  let about = ROUTES.get(route)
+  if (about === undefined) {
+    const { pattern = null, countedAs, charges, retry } = route
+    ROUTES.set(route, (about = { pattern, line: countedAs, charges, retry }))
+  }
+  return about
 }
 
-const ROUTE_TEXTS = new WeakMap<Route, string>()
-
-/** What `aboutRoute` returns, as JSON. It is made once for each route, because it is the same for all calls of the route. */
-export function routeTextOf(route: Route): string {
-  let text = ROUTE_TEXTS.get(route)
-  if (text === undefined) ROUTE_TEXTS.set(route, (text = JSON.stringify(aboutRoute(route))))
-  return text
-}
-
-/** The circumstances of a call without its route. `failure` is why the gateway refused the call. */
+/** The circumstances of a call. `failure` is why the gateway refused the call. */
 export function circumstancesOf(
   call: Call,
-  { at, failure, isRunning = false }: { at: EpochMs; failure: Failure | undefined; isRunning?: boolean },
+  { at, failure, isRunning }: { at: EpochMs; failure: Failure | undefined; isRunning?: true },
 ): Circumstances {
   const { target, usage } = call
   const units = target?.admissionPolicy.chargeSet.units
@@ -312,21 +357,26 @@ export function circumstancesOf(
     at,
     isRunning,
     asked: target && askedOf(target.requestOptions),
-    limits: usage.map((one, i) => limitState(one, units?.[i])),
+    limits: usage.map((one, i) => limitRecord(one, units?.[i])),
     waits: call.waits?.map(waitStory),
-    breaker: call.breaker ?? (call.attempts > 0 ? 'closed' : undefined),
+    breaker: call.breaker,
     openedBy: failure?.openedBy,
     retryAfterMs: failure?.retryAfterMs,
     cacheStatus: call.cacheStatus,
-    isStoreDegraded: call.isStoreDegraded,
+    isStoreDegraded: call.isStoreDegraded || undefined,
   }
 }
 
-function askedOf({ maxWaitMs, timeoutMs, mayRetry, priority }: RequestOptions): RequestStory['asked'] {
-  return { maxWaitMs, timeoutMs: timeoutMs === Infinity ? null : timeoutMs, retry: mayRetry, priority }
+function askedOf({ maxWaitMs, timeoutMs, mayRetry, priority }: RequestOptions): Asked {
+  return {
+    maxWaitMs,
+    timeoutMs: timeoutMs === Infinity ? undefined : timeoutMs,
+    mayRetry: mayRetry ? undefined : false,
+    priority,
+  }
 }
 
 /** The circumstances of what never became a call: a request that is no HTTP, or a connection that was lost. */
 export function unread(at: EpochMs): Circumstances {
-  return { at, isRunning: false, limits: NONE, isStoreDegraded: false }
+  return { at, limits: NONE }
 }

@@ -5,7 +5,7 @@ import { CallMetrics } from '../observe/call-metrics.ts'
 import { hasFailed, type Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestHistory } from '../requests/history.ts'
-import { aboutRoute, circumstancesOf, routeTextOf, unread as unreadRecord } from '../requests/story.ts'
+import { aboutRoute, circumstancesOf, unread as unreadRecord } from '../requests/story.ts'
 import type { RequestRecord } from '../requests/story.ts'
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Tracing } from '../traces/tracing.ts'
@@ -63,7 +63,7 @@ export class CallRecorder {
     const text = JSON.stringify(line)
     log.access(line, text, at)
     const circumstances = circumstancesOf(call, { at, failure })
-    history?.add(line, text, circumstances, call.route && routeTextOf(call.route))
+    history?.add(line, text, circumstances, call.route && aboutRoute(call.route))
     const isTraced = call.trace?.isKept(hasFailed(line)) === true
     const traceId = isTraced ? line.traceId : undefined
     metrics.requests(client, seen, outcome).increment(call.id, 1, traceId, at)

@@ -2,7 +2,7 @@ import type { Attributes } from '@opentelemetry/api'
 import type { Call, Wait } from '../gateway/call.ts'
 import type { TraceContext } from '../http/trace-context.ts'
 import type { Try } from '../observe/log.ts'
-import { limitState, type LimitState, nameOf, type RequestRecord } from '../requests/story.ts'
+import { breakerOf, limitRecord, limitState, type LimitState, nameOf, type RequestRecord } from '../requests/story.ts'
 
 /** A span that has ended, in the terms of OpenTelemetry's semantic conventions for HTTP 1.23 and later. Times are since 1970. */
 export interface CallSpan {
@@ -70,9 +70,9 @@ function ownSpan(call: Call, record: RequestRecord, trace: TraceContext, cameMs:
       'sluice.backoff_ms': line.backoffMs,
       'sluice.gateway_ms': line.gatewayMs,
       'sluice.cache': line.cache,
-      'sluice.breaker': record.breaker,
+      'sluice.breaker': breakerOf(record),
       'sluice.would_deny': line.wouldDeny?.slice(),
-      'sluice.store_degraded': record.isStoreDegraded || undefined,
+      'sluice.store_degraded': record.isStoreDegraded,
       // Who counts spans must know which of them stand for others.
       'sluice.sampled_by': trace.isSampled ? (trace.parent === undefined ? 'ratio' : 'parent') : 'failure',
     },
@@ -156,11 +156,11 @@ function quotaEvents(
   const last = tries.reduce((latest, { startedMs }) => Math.max(latest, startedMs), -1)
   const atMs = cameMs + (last < 0 ? line.durationMs : last)
   return [
-    ...limits.map((one) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(one) })),
+    ...limits.map((one) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(limitState(one)) })),
     ...budgetUsage.map((one, i) => ({
       name: 'sluice.budget',
       atMs,
-      attributes: limitAttributes(limitState(one, budgetUnits[i])),
+      attributes: limitAttributes(limitState(limitRecord(one, budgetUnits[i]))),
     })),
   ]
 }
