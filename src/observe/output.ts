@@ -8,10 +8,12 @@ const WHOLE_BYTES = 4_096
 /** The most bytes that are buffered while nobody reads: about 8,000 lines of calls. */
 const MOST_HELD = 4 * 1024 * 1024
 /**
- * Lines of calls are written together: 64 of them need a few system calls. No line waits longer than a person would
- * notice. A crash loses the lines that wait.
+ * So many lines of calls are written together, to a pipe and to a file. A pipe of Linux takes 64 KiB: more lines than these
+ * would have to wait for its reader. A write to a file wakes another thread, which costs more than the line. No line waits
+ * longer than a person would notice. A crash loses the lines that wait.
  */
-const LINES_TOGETHER = 64
+const LINES_TO_PIPE = 64
+const LINES_TO_FILE = 256
 const TOGETHER_MS = 100
 /** When to try again: if the reader is slow, and if there is no reader or the disk is full. */
 const SLOW_MS = 20
@@ -64,7 +66,8 @@ export class LineOutput {
   hold(line: string): void {
     this.#waiting.push(line)
     // While nobody reads, lines do not wait here, so that those that are dropped are counted at once.
-    if (this.#waiting.length >= LINES_TOGETHER || this.#retry !== undefined) this.flush()
+    if (this.#waiting.length >= (this.#isFile ? LINES_TO_FILE : LINES_TO_PIPE) || this.#retry !== undefined)
+      this.flush()
     else this.#together ??= setTimeout(() => this.flush(), TOGETHER_MS).unref()
   }
 
