@@ -23,7 +23,7 @@ import {
 } from './problem.ts'
 import { ProblemList } from './problem-list.ts'
 import { ClientSchema } from '../schema/client-schema.ts'
-import { isObject } from '../schema/json.ts'
+import { isObject, ownText } from '../schema/json.ts'
 import { IssuerSchema } from '../schema/issuer-schema.ts'
 import { WebhookSchema } from '../schema/webhook-schema.ts'
 import { type Config, ConfigSchema } from '../schema/schema.ts'
@@ -114,8 +114,12 @@ function toPlain(document: Document, source: string): unknown {
   }
 }
 
-/** Copies what aliases share. Otherwise a default that is filled in at one place would also appear at the other. */
+/**
+ * Copies what aliases share. Otherwise a default that is filled in at one place would also appear at the other. Texts are cut out of
+ * that of the file: they get memory of their own.
+ */
 function unshared(value: unknown): unknown {
+  if (typeof value === 'string') return ownText(value)
   if (Array.isArray(value)) return value.map(unshared)
   if (!isObject(value)) return value
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unshared(inner)]))

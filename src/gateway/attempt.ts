@@ -6,6 +6,7 @@ import { isRequestId } from '../http/request-id.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
 import type { Try, TryEnd } from '../observe/log.ts'
 import type { Permit } from '../queue/permit.ts'
+import { ownText } from '../schema/json.ts'
 import type { Breaker, BreakerFailure, BreakerPermit } from '../resilience/breaker.ts'
 import type { Cancellation, Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
@@ -512,7 +513,7 @@ export class Attempt implements ResponseHandler, Disposable {
   #requestIdIn(fields: Fields): string | undefined {
     for (const name of this.#target.upstream.requestIdHeaders) {
       const value = onlyValue(fields[name])
-      if (value !== undefined && isRequestId(value)) return value
+      if (value !== undefined && isRequestId(value)) return ownText(value)
     }
     return undefined
   }

@@ -61,9 +61,14 @@ export interface Limit extends Required<Omit<LimitSpec, 'calendar' | 'name'>> {
   readonly inFlightLeaseMs: number
 }
 
+const NAMES = new WeakMap<Limit, string>()
+
 /** The name of a limit for people, as logs and metrics have it: `read 1m`. */
 export function limitName(limit: Limit): string {
-  return `${limit.class} ${limit.label}`
+  let name = NAMES.get(limit)
+  // Joined, so that it has memory of its own, as `ownText` gives it.
+  if (name === undefined) NAMES.set(limit, (name = [limit.class, limit.label].join(' ')))
+  return name
 }
 
 /**

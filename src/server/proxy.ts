@@ -30,6 +30,7 @@ import { Cancellation } from '../time/cancellation.ts'
 import { endOfTurn } from '../time/turns.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { requestIdOf } from '../http/request-id.ts'
+import { ownText } from '../schema/json.ts'
 import type { RequestRecord } from '../requests/story.ts'
 import type { Wanted } from '../requests/history.ts'
 import { originalUrl } from './access-line.ts'
@@ -251,7 +252,7 @@ export class Proxy {
     // gateway that keeps running.
     if (this.#areConnectionsClosed) response.shouldKeepAlive = false
     const { clock, tracing, addressOf = OF_CONNECTION } = this.#options
-    const id = requestIdOf(request.headers) ?? randomUUIDv7()
+    const id = requestIdOf(request.headers) ?? ownText(randomUUIDv7())
     const call: Arriving & Identifying = new Call(id, request, response, snapshot, clock, this.#closed)
     call.address = addressOf(request)
     call.addressedBy = this.#options.addressedBy
