@@ -14,6 +14,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { ForwardProxyConfig } from '../schema/forward-proxy-schema.ts'
 import type { Config } from '../schema/schema.ts'
 import { buildApp, drainApp } from '../server/app.ts'
+import { BACKLOG } from '../server/connections.ts'
 import type { Proxy } from '../server/proxy.ts'
 import { Roster } from '../time/roster.ts'
 import type { Authority } from './authority.ts'
@@ -68,7 +69,7 @@ export class ForwardProxy {
   /** Its URL, for HTTPS_PROXY. */
   listen(): Promise<string> {
     const { host, port } = this.#options.config
-    return this.#app.listen({ host, port })
+    return this.#app.listen({ host, port, backlog: BACKLOG })
   }
 
   /** Takes no connections any more. */

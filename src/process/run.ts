@@ -37,6 +37,7 @@ import type { BreakerOrder, BreakerRow, Controls, Reloaded, Status } from '../se
 import type { AdminParts, Management } from '../server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
 import { addressedBy, clientAddress } from '../server/client-address.ts'
+import { BACKLOG } from '../server/connections.ts'
 import { Proxy } from '../server/proxy.ts'
 import { openAllRequests } from '../requests/peers.ts'
 import { RequestHistory } from '../requests/history.ts'
@@ -288,7 +289,7 @@ export async function runWithoutAdmin(
   })
   await warmUp(config)
   await tracing.apply(config.telemetry.traces)
-  const url = await app.listen({ host: config.server.host, port: config.server.port })
+  const url = await app.listen({ host: config.server.host, port: config.server.port, backlog: BACKLOG })
   const forwardProxyUrl = await forwardProxy?.listen()
   const started = parts.move()
   const end = async (): Promise<void> => {

@@ -6,6 +6,13 @@ import { Entry, Roster } from '../time/roster.ts'
 /** An address that was reported is not reported again for this long, in milliseconds. */
 const SAY_EVERY_MS = 60_000
 
+/**
+ * How many connections may wait to be accepted: as many as the system allows (`net.core.somaxconn`), which is less. Node's own bound of
+ * 511 is passed by a burst while the process collects garbage. The system then drops packets, and clients wait for a second or longer
+ * until they send again, or are cut off.
+ */
+export const BACKLOG = 65_535
+
 interface Bound {
   readonly most: number
   /**
