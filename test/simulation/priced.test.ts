@@ -11,7 +11,7 @@ describe('a limit that is priced by the answer', () => {
   it.each([
     ['memory', 'asked', 2],
     ['memory', 'most', 2],
-    ['redis', 'asked', 3],
+    ['redis', 'asked', 6],
   ] as const)(
     'in %s is never exceeded with a true maximum (%s), whatever breaks off, is late, crashes or is lost',
     async (store, reserving, seeds) => {
