@@ -1,9 +1,10 @@
 import type { Clock, Timer } from '../time/clock.ts'
 import { Turns } from '../time/turns.ts'
-import { type ChargeSet, type Grant, StoreUnavailableError } from '../ledger/ledger.ts'
+import { type Grant, StoreUnavailableError } from '../ledger/ledger.ts'
 import type { FairScheduler } from './fair-scheduler.ts'
 import { type Issuer, Permit } from './permit.ts'
 import type { QueuedCall } from './queued-call.ts'
+import { Receivers } from './receivers.ts'
 import type { QueueState } from './queue-state.ts'
 
 /** How soon the ledger is asked again for calls that wait, after it could not be asked. */
@@ -125,7 +126,7 @@ export class Dispatcher {
         // Calls may leave during this pause. So it comes before the next call is chosen.
         for (let full = turns.full(); full !== undefined; full = turns.full()) {
           await full
-          receivers.mayHaveLeft()
+          receivers.forgetOrder()
         }
         const queuedCall = receivers.next()
         if (queuedCall === undefined) break
@@ -216,48 +217,6 @@ export class Dispatcher {
     // `isMoreFree`.
     const turnMs = forecast.isMoreFree ? 0 : forecast.turnMs(this.#order().firstPosition)
     this.#wakeUp.in(Math.max(this.#leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
-  }
-}
-
-/**
- * The calls that get what was granted: the chosen ones that still wait. A chosen call that has left is replaced by the next in order, if
- * that one has the same charge set.
- */
-class Receivers {
-  readonly #state: QueueState
-  readonly #chargeSet: ChargeSet
-  readonly #chosen: Iterator<QueuedCall>
-  /** The order of all that wait. It is made anew only after a pause, because that takes a look at every client. */
-  #order: Iterator<{ readonly queuedCall: QueuedCall }> | undefined
-
-  constructor(state: QueueState, chargeSet: ChargeSet, chosen: readonly QueuedCall[]) {
-    this.#state = state
-    this.#chargeSet = chargeSet
-    this.#chosen = chosen.values()
-  }
-
-  /** Must be called after each pause. */
-  mayHaveLeft(): void {
-    this.#order = undefined
-  }
-
-  /** Undefined if there is none. The caller must admit the call before it asks for the next one. */
-  next(): QueuedCall | undefined {
-    for (let next = this.#chosen.next(); next.done !== true; next = this.#chosen.next()) {
-      if (next.value.isWaiting) return next.value
-    }
-    let next = this.#nextInOrder()
-    // A claim that is admitted passes its turn on to a call that waits, at once.
-    if (next?.isWaiting === false) {
-      this.#order = undefined
-      next = this.#nextInOrder()
-    }
-    return next?.chargeSet === this.#chargeSet ? next : undefined
-  }
-
-  #nextInOrder(): QueuedCall | undefined {
-    this.#order ??= this.#state.scheduler().next(Infinity)
-    return this.#order.next().value?.queuedCall
   }
 }
 
