@@ -6,7 +6,7 @@ import type { Batch, Outbox } from './outbox.ts'
 import type { Postponed } from './postponed.ts'
 import type { PartitionRegister } from './partition-register.ts'
 import type { PartitionState } from './partition-state.ts'
-import { type Argument, argumentsOf, FAREWELL_MS, type Reply, type ScriptRunner } from './protocol.ts'
+import { type Argument, argumentsOf, type Reply, type ScriptRunner } from './protocol.ts'
 import { leaseOf } from './reply.ts'
 
 /** How often a gateway renews its leases, or tries Redis while offline. */
@@ -65,6 +65,8 @@ export class PartitionCalls {
   readonly #names: PartitionKeys
   readonly #keys: readonly string[]
   readonly #onLacking: () => void
+  /** Whether this gateway has forgotten the partition. Answers that come afterwards must not note it as used. */
+  isForgotten = false
   /** Charge sets for which the script has taken over what an older release charged. */
   readonly #takenOver = new WeakSet<ChargeSet>()
   /** Whether any gateway uses the partition: then Redis has lost it if it is not there. Undefined until that is known. */
@@ -145,8 +147,7 @@ export class PartitionCalls {
     this.#takenOver.add(chargeSet)
     const isOnly = this.#isUsed === false
     this.#isUsed = true
-    // Leases are given back because nobody here uses the partition any more.
-    if (termMs !== FAREWELL_MS) this.#shared.register.note(state.name)
+    if (!this.isForgotten) this.#shared.register.note(state.name)
     if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
     // Until Redis has been told all that it lacks, its answer is not noted as one at which it had everything: it may still lose
     // what it is told next.

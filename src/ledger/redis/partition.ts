@@ -405,6 +405,7 @@ export class Partition {
     if (state.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && state.isIdle(now) && this.#outbox.isEmpty) {
       this.#shared.onForgotten(state.name)
       this.#shared.register.forget(state.name)
+      this.#calls.isForgotten = true
       this.#shared.shares?.forget(state.name)
       return this.giveBackLeases()
     }
