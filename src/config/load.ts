@@ -23,7 +23,8 @@ import {
 } from './problem.ts'
 import { ProblemList } from './problem-list.ts'
 import { ClientSchema } from '../schema/client-schema.ts'
-import { isObject, ownText } from '../schema/json.ts'
+import { flatCopy } from '../schema/flat-copy.ts'
+import { isObject } from '../schema/json.ts'
 import { IssuerSchema } from '../schema/issuer-schema.ts'
 import { WebhookSchema } from '../schema/webhook-schema.ts'
 import { type Config, ConfigSchema } from '../schema/schema.ts'
@@ -115,11 +116,11 @@ function toPlain(document: Document, source: string): unknown {
 }
 
 /**
- * Copies what aliases share. Otherwise a default that is filled in at one place would also appear at the other. Texts are cut out of
- * that of the file: they get memory of their own.
+ * Copies what aliases share. Otherwise a default that is filled in at one place would also appear at the other. Copies each text, too: the
+ * parser cuts texts out of the file's, and one of them would keep all of it in memory.
  */
 function unshared(value: unknown): unknown {
-  if (typeof value === 'string') return ownText(value)
+  if (typeof value === 'string') return flatCopy(value)
   if (Array.isArray(value)) return value.map(unshared)
   if (!isObject(value)) return value
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unshared(inner)]))

@@ -6,7 +6,7 @@ import { isRequestId } from '../http/request-id.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
 import type { Try, TryEnd } from '../observe/log.ts'
 import type { Permit } from '../queue/permit.ts'
-import { ownText } from '../schema/json.ts'
+import { flatCopy } from '../schema/flat-copy.ts'
 import type { Breaker, BreakerFailure, BreakerPermit } from '../resilience/breaker.ts'
 import type { Cancellation, Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
@@ -513,7 +513,8 @@ export class Attempt implements ResponseHandler, Disposable {
   #requestIdIn(fields: Fields): string | undefined {
     for (const name of this.#target.upstream.requestIdHeaders) {
       const value = onlyValue(fields[name])
-      if (value !== undefined && isRequestId(value)) return ownText(value)
+      // The call keeps it, but not the head that it was cut out of.
+      if (value !== undefined && isRequestId(value)) return flatCopy(value)
     }
     return undefined
   }

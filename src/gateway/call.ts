@@ -110,7 +110,7 @@ export class Call implements Member<Call> {
   readonly trace: TraceContext | undefined
   /** Set if the client was refused in the middle of the call, because the rest of the call is not HTTP. */
   readonly malformed: Failure | undefined
-  /** Whether its end was recorded. Its client may still be reading the response. */
+  /** Whether it was recorded. Its client may still read the rest of the response. */
   readonly isRecorded: boolean = false
 
   // Identifying

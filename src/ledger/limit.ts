@@ -61,12 +61,13 @@ export interface Limit extends Required<Omit<LimitSpec, 'calendar' | 'name'>> {
   readonly inFlightLeaseMs: number
 }
 
+/** Each name is made once, because the stories of all calls have it. */
 const NAMES = new WeakMap<Limit, string>()
 
 /** The name of a limit for people, as logs and metrics have it: `read 1m`. */
 export function limitName(limit: Limit): string {
   let name = NAMES.get(limit)
-  // Joined, so that it has memory of its own, as `ownText` gives it.
+  // Joined, so that V8 has it as one text: see `flatCopy` in src/schema.
   if (name === undefined) NAMES.set(limit, (name = [limit.class, limit.label].join(' ')))
   return name
 }

@@ -8,12 +8,12 @@ const WHOLE_BYTES = 4_096
 /** The most bytes that are buffered while nobody reads: about 8,000 lines of calls. */
 const MOST_HELD = 4 * 1024 * 1024
 /**
- * So many lines of calls are written together, to a pipe and to a file. A pipe of Linux takes 64 KiB: more lines than these
- * would have to wait for its reader. A write to a file wakes another thread, which costs more than the line. No line waits
- * longer than a person would notice. A crash loses the lines that wait.
+ * The most lines of calls that are written together. To a pipe: so many that they fit into an empty one of Linux (64 KiB). To a file: more,
+ * because each write wakes another thread, which costs more than a line. A crash loses the lines that wait.
  */
 const LINES_TO_PIPE = 64
 const LINES_TO_FILE = 256
+/** No line waits longer, in milliseconds. A person would not notice it. */
 const TOGETHER_MS = 100
 /** When to try again: if the reader is slow, and if there is no reader or the disk is full. */
 const SLOW_MS = 20
@@ -32,6 +32,7 @@ export class LineOutput {
   readonly #onBack: (dropped: number) => void
   readonly #stream: Standard
   readonly #isFile: boolean
+  readonly #mostTogether: number
   /** Lines in pieces of at most `WHOLE_BYTES`, unless one line is longer. */
   readonly #pieces: string[] = []
   #lastBytes = 0
@@ -53,6 +54,7 @@ export class LineOutput {
     this.#onBack = onBack
     this.#stream = stream
     this.#isFile = !(stream instanceof Socket)
+    this.#mostTogether = this.#isFile ? LINES_TO_FILE : LINES_TO_PIPE
   }
 
   /** Writes a line, and those that are buffered, as soon as the reader takes them. */
@@ -66,8 +68,7 @@ export class LineOutput {
   hold(line: string): void {
     this.#waiting.push(line)
     // While nobody reads, lines do not wait here, so that those that are dropped are counted at once.
-    if (this.#waiting.length >= (this.#isFile ? LINES_TO_FILE : LINES_TO_PIPE) || this.#retry !== undefined)
-      this.flush()
+    if (this.#waiting.length >= this.#mostTogether || this.#retry !== undefined) this.flush()
     else this.#together ??= setTimeout(() => this.flush(), TOGETHER_MS).unref()
   }
 

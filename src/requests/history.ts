@@ -32,7 +32,7 @@ export interface Wanted {
 
 /**
  * The latest calls of one process. Both their number and their size are bounded: the oldest calls make way for the newest. They are
- * kept as text outside of the heap. As objects they would live just long enough for the garbage collector to copy each one twice.
+ * kept as text outside of the heap, all but what is known of their routes. As objects they would live just long enough for the garbage collector to copy each one twice.
  */
 export class RequestHistory {
   readonly #bounds: Config['requests']
@@ -40,7 +40,7 @@ export class RequestHistory {
   readonly #chunks: (Chunk | undefined)[] = []
   readonly #starts: number[] = []
   readonly #lengths: number[] = []
-  /** A ring: what is known of each call's route. Calls of one route share it, so its size is not counted. */
+  /** A ring: what is known of each call's route. Most calls share it, so its size is not counted; `keep` bounds it. */
   readonly #routes: RequestRecord['route'][] = []
   /** A ring: whether a text tells of trouble. So these texts are found without parsing the others. */
   readonly #troubles: boolean[] = []
@@ -71,10 +71,10 @@ export class RequestHistory {
     this.lately.count(line, circumstances.at)
     const { keep, maxBytes } = this.#bounds
     if (keep === 0) return
-    const whole = `${text}\n${JSON.stringify(circumstances)}`
-    const chunk = this.#chunkFor(whole)
+    const both = `${text}\n${JSON.stringify(circumstances)}`
+    const chunk = this.#chunkFor(both)
     if (chunk === undefined) return
-    const length = chunk.bytes.write(whole, chunk.used)
+    const length = chunk.bytes.write(both, chunk.used)
     this.bytes += length
     while (this.size > 0 && (this.size >= keep || this.bytes > maxBytes)) this.#dropOldest()
     const place = this.#added % keep
@@ -112,7 +112,7 @@ export class RequestHistory {
   /** The chunk with room for this text; undefined if it alone is larger than `maxBytes`. */
   #chunkFor(text: string): Chunk | undefined {
     const last = this.#chunk
-    // The bytes of the texts are counted only if the texts might not fit.
+    // Its bytes are counted only if it might not fit.
     const mostBytes = text.length * MOST_BYTES_A_UNIT
     if (last !== undefined && last.used + mostBytes <= last.bytes.length && mostBytes <= this.#bounds.maxBytes)
       return last

@@ -8,7 +8,7 @@ import type { BreakerFailure, BreakerState } from '../resilience/breaker.ts'
 import type { EpochMs } from '../time/clock.ts'
 import type { RequestOptions } from '../gateway/request-options.ts'
 
-/** What is known of a call besides its access line. It is kept as JSON, so what nearly all calls have in common is left out. */
+/** What is known of a call besides its access line. It is kept as JSON. A field that has its usual value is left out. */
 export interface Circumstances {
   /** When the call ended; now, if it is still under way. */
   readonly at: EpochMs
@@ -17,7 +17,7 @@ export interface Circumstances {
   /** The limits of the call as of its latest charge or refusal. */
   readonly limits: readonly LimitRecord[]
   readonly waits?: readonly WaitStory[] | undefined
-  /** Undefined if the breaker was closed, or none decided about the call. */
+  /** Undefined if the breaker was closed, or none decided about the call: `breakerOf` tells which. */
   readonly breaker?: BreakerState | undefined
   /** If a breaker refused the call: the failure that opened it. */
   readonly openedBy?: BreakerFailure | undefined
@@ -33,11 +33,12 @@ interface Asked {
   readonly maxWaitMs: number
   /** Undefined without a timeout. */
   readonly timeoutMs?: number | undefined
+  /** Undefined if true. */
   readonly mayRetry?: boolean | undefined
   readonly priority: string
 }
 
-/** A limit as it was when the call was charged, or refused. Of money, numbers are billionths of `unit`. */
+/** What is kept of a limit as it was when the call was charged, or refused. Its numbers are units; of money, billionths of a currency. */
 export interface LimitRecord {
   readonly limit: string
   /** The currency of a limit in money. */
@@ -48,6 +49,7 @@ export interface LimitRecord {
   readonly used: number
   readonly units?: number | undefined
   readonly resetMs: number
+  /** Undefined if true. */
   readonly isEnforced?: boolean | undefined
 }
 
@@ -264,21 +266,21 @@ export function limitRecord(usage: LimitUsage, units: number | undefined): Limit
   }
 }
 
-export function limitState(of: LimitRecord): LimitState {
-  const { limit, unit, requests, effective = requests, used, units, resetMs, isEnforced = true } = of
+export function limitState(record: LimitRecord): LimitState {
+  const { limit, requests, effective = requests, used, units, resetMs, isEnforced = true } = record
   return {
     limit,
-    requests: amountOf({ unit }, requests),
-    effective: amountOf({ unit }, effective),
-    used: amountOf({ unit }, used),
-    remaining: amountOf({ unit }, Math.max(0, effective - used)),
-    units: units === undefined ? null : amountOf({ unit }, units),
+    requests: amountOf(record, requests),
+    effective: amountOf(record, effective),
+    used: amountOf(record, used),
+    remaining: amountOf(record, Math.max(0, effective - used)),
+    units: units === undefined ? null : amountOf(record, units),
     resetMs,
     enforced: isEnforced,
   }
 }
 
-/** How the breaker stood that decided about the call; undefined if none did. */
+/** The state of the breaker that decided about the call; undefined if none did. */
 export function breakerOf({ line, breaker }: RequestRecord): BreakerState | undefined {
   return breaker ?? (line.attempts > 0 ? 'closed' : undefined)
 }

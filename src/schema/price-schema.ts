@@ -161,7 +161,7 @@ export const MoneySchema = object(
 export type MoneyConfig = StaticDecode<typeof MoneySchema>
 
 /** Units of a limit as people read them: an amount of its currency, where it counts money. */
-export function amountOf({ unit }: { readonly unit: string | undefined }, units: number): number {
+export function amountOf({ unit }: { readonly unit?: string | undefined }, units: number): number {
   return unit === undefined ? units : units / UNITS_OF_MONEY
 }
 

@@ -4,7 +4,7 @@ import type { Failure } from '../gateway/failure.ts'
 import { type AccessLine, hasFailed, type Try } from '../observe/log.ts'
 import { heldByOf } from '../requests/story.ts'
 import { redactPath } from '../routing/path.ts'
-import { ownText } from '../schema/json.ts'
+import { flatCopy } from '../schema/flat-copy.ts'
 
 /** How a call ended, or how it stands if it is still under way. */
 interface Ended {
@@ -55,7 +55,7 @@ export function lineOf(call: Call, { client, status, outcome, failure, durationM
 
 /** The id of the trace, if there are spans to find by it: those of this call, if they are exported, or those of the client. */
 function traceIdOf({ trace }: Call, hasFailed: boolean): string | undefined {
-  return trace?.parent !== undefined || trace?.isKept(hasFailed) === true ? ownText(trace.traceId) : undefined
+  return trace?.parent !== undefined || trace?.isKept(hasFailed) === true ? flatCopy(trace.traceId) : undefined
 }
 
 /** What the access log says about a request that could not be read, so that it never became a call. */
@@ -81,12 +81,10 @@ function pathForLog({ request, upstream, route, prefix, path }: Call): string {
     const [sent = ''] = originalUrl(request).split('?', 1)
     return `/${sent.split('/')[1]?.slice(0, 64) ?? ''}`
   }
-  // Joined, and not added, for the reason that `ownText` has.
-  const whole = prefix === '' ? ownText(path) : [prefix, path].join('')
-  if (route?.secretSegments.length === 0) return whole
+  if (route?.secretSegments.length === 0) return flatCopy(prefix, path)
   // A call without a valid key was not routed, but its path may hold a secret as well.
   const { route: known, path: normalPath } = upstream.routes.locate(request.method ?? '', path, upstream.aliasPrefix)
-  if (known.secretSegments.length === 0) return whole
+  if (known.secretSegments.length === 0) return flatCopy(prefix, path)
   // The route numbers the segments of the normal path, so that is the form that is logged.
   return prefix + redactPath(normalPath, known.secretSegments)
 }

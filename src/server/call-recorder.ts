@@ -48,7 +48,7 @@ export class CallRecorder {
     return { durationMs: this.#options.clock.now() - call.startedAt, overheadMs: call.overheadMs ?? call.gatewayMs }
   }
 
-  /** Records a call that has just ended, at the time of day `at`. Its times were taken when it ended. */
+  /** Records a call that has just ended. `at` is the time of day, the same for all calls that ended in one step. */
   record(call: Call, result: Forwarded, { durationMs, overheadMs }: CallTimes, at: EpochMs): void {
     const { log, history, tracing } = this.#options
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)

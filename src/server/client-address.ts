@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import proxyAddress from '@fastify/proxy-addr'
 import type { AddressedBy } from '../gateway/call.ts'
-import { ownText } from '../schema/json.ts'
+import { flatCopy } from '../schema/flat-copy.ts'
 
 /** Gives the address of the client that sent a request. It may be undefined if the connection is closed. */
 export type AddressOf = (request: IncomingMessage) => string | undefined
@@ -34,9 +34,10 @@ export function clientAddress(trusted: readonly string[]): AddressOf {
     for (let i = named.length - 1; i >= 0 && isBelieved(address); i--) {
       const next = bareAddress(named[i]!.trim())
       if (next === undefined) return remoteAddress
-      address = ownText(next)
+      address = next
     }
-    return address
+    // The call keeps it, but not the field that it was cut out of.
+    return address && flatCopy(address)
   }
 }
 

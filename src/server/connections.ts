@@ -3,13 +3,13 @@ import type { Server, Socket } from 'node:net'
 import { networkOf } from '../net/address.ts'
 import { Entry, Roster } from '../time/roster.ts'
 
-/** An address that was reported is not reported again for this long, in milliseconds. */
-const SAY_EVERY_MS = 60_000
+/** An address is reported at most once in so many milliseconds. */
+const REPORT_EVERY_MS = 60_000
 
 /**
- * How many connections may wait to be accepted: as many as the system allows (`net.core.somaxconn`), which is less. Node's own bound of
- * 511 is passed by a burst while the process collects garbage. The system then drops packets, and clients wait for a second or longer
- * until they send again, or are cut off.
+ * The listen backlog: how many connections may wait to be accepted. The system lowers it to `net.core.somaxconn`. With Node's default of
+ * 511, a burst that comes while the process collects garbage overflows it. The system then drops packets, and clients try again after a
+ * second or longer, or fail.
  */
 export const BACKLOG = 65_535
 
@@ -30,8 +30,8 @@ interface Bound {
  */
 export function boundConnections(server: Server, { most, isExempt, onSurplus }: Bound): void {
   const open = new Map<string, number>()
-  /** When each address was reported, the oldest first. */
-  const said = new Map<string, number>()
+  /** When each address was reported, the oldest report first. */
+  const reportedAt = new Map<string, number>()
   server.prependListener('connection', (socket) => {
     if (isExempt(socket)) return
     const address = networkOf(socket.remoteAddress)
@@ -39,12 +39,13 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
     if (count >= most) {
       socket.destroy()
       const now = performance.now()
-      for (const [reported, at] of said) {
-        if (now - at < SAY_EVERY_MS) break
-        said.delete(reported)
+      // Old reports are dropped, so that the map stays small.
+      for (const [reported, at] of reportedAt) {
+        if (now - at < REPORT_EVERY_MS) break
+        reportedAt.delete(reported)
       }
-      if (said.has(address)) return
-      said.set(address, now)
+      if (reportedAt.has(address)) return
+      reportedAt.set(address, now)
       onSurplus(address)
       return
     }

@@ -30,7 +30,7 @@ import { Cancellation } from '../time/cancellation.ts'
 import { endOfTurn } from '../time/turns.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { requestIdOf } from '../http/request-id.ts'
-import { ownText } from '../schema/json.ts'
+import { flatCopy } from '../schema/flat-copy.ts'
 import type { RequestRecord } from '../requests/story.ts'
 import type { Wanted } from '../requests/history.ts'
 import { originalUrl } from './access-line.ts'
@@ -252,7 +252,7 @@ export class Proxy {
     // gateway that keeps running.
     if (this.#areConnectionsClosed) response.shouldKeepAlive = false
     const { clock, tracing, addressOf = OF_CONNECTION } = this.#options
-    const id = requestIdOf(request.headers) ?? ownText(randomUUIDv7())
+    const id = requestIdOf(request.headers) ?? flatCopy(randomUUIDv7())
     const call: Arriving & Identifying = new Call(id, request, response, snapshot, clock, this.#closed)
     call.address = addressOf(request)
     call.addressedBy = this.#options.addressedBy
@@ -344,10 +344,11 @@ export class Proxy {
   /** The calls of this process that are wanted: first those under way, then those that ended, the newest first. */
   *requests(wanted: Wanted = {}): Iterable<RequestRecord> {
     const { history } = this.#options
-    // The reader may pause between two calls. Both lists are taken now, so a call that ends in a pause is not listed twice.
+    // The reader may pause between two calls. Both lists are taken now, so a call that ends in a pause is not listed twice. A call that
+    // was recorded is in the history, though its client may still read.
     const ended = history?.newest(wanted) ?? []
-    const isWanted = ({ id, isRecorded }: Call): boolean => !isRecorded && (wanted.id ?? id) === id
-    const running = this.#active.all().filter(isWanted)
+    const isListed = ({ id, isRecorded }: Call): boolean => !isRecorded && (wanted.id ?? id) === id
+    const running = this.#active.all().filter(isListed)
     for (const call of running) yield this.#recorder.running(call)
     yield* ended
   }

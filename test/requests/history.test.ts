@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { EpochMs } from '../../src/time/clock.ts'
 import type { AccessLine } from '../../src/observe/log.ts'
 import { RequestHistory } from '../../src/requests/history.ts'
-import { unread } from '../../src/requests/story.ts'
+import { type RequestRecord, unread } from '../../src/requests/story.ts'
 
 /** The text of a call takes so many bytes with all that is known of it. */
 function add(history: RequestHistory, id: number, bytes = 1_000): void {
@@ -12,9 +12,14 @@ function add(history: RequestHistory, id: number, bytes = 1_000): void {
   keep(history, { ...line, path: 'x'.repeat(bytes - least) }, known)
 }
 
-function keep(history: RequestHistory, line: object, known = unread(0 as EpochMs)): void {
+function keep(
+  history: RequestHistory,
+  line: object,
+  known = unread(0 as EpochMs),
+  route?: RequestRecord['route'],
+): void {
   const whole = { outcome: 'delivered', status: '200', ...line } as AccessLine
-  history.add(whole, JSON.stringify(line), known)
+  history.add(whole, JSON.stringify(line), known, route)
 }
 
 function idsOf(history: RequestHistory): number[] {
@@ -71,6 +76,17 @@ describe('the latest calls', () => {
       expect(history.bytes).toBeGreaterThan(maxBytes - bytes)
     },
   )
+
+  it('each have their own route, or none', () => {
+    const history = new RequestHistory({ keep: 3, maxBytes: 1e6 })
+    const routeOf = (i: number) =>
+      i % 4 === 0 ? undefined : { pattern: null, line: `GET /${i}`, charges: ['read'], retry: 'safe' as const }
+    for (let i = 1; i <= 100; i++) {
+      keep(history, { correlationId: String(i) }, undefined, routeOf(i))
+      const last = [i, i - 1, i - 2].filter((one) => one > 0)
+      expect([...history.newest()].map(({ route }) => route)).toEqual(last.map(routeOf))
+    }
+  })
 
   it('are found by their whole id, of which several may have the same', () => {
     const history = new RequestHistory({ keep: 100, maxBytes: 1e6 })
