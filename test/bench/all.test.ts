@@ -28,7 +28,8 @@ it('shows a command that fails as failed, and ends with 1', async () => {
 })
 
 it('finds in the source what is switched off where nothing watches calls', async () => {
-  const parts = ['server/proxy', 'gateway/attempt'].map((part) => `await import('./src/${part}.ts')`).join('\n')
+  const all = ['server/proxy', 'gateway/attempt', 'observe/series', 'usage/usage', 'gateway/limit-watch']
+  const parts = all.map((part) => `await import('./src/${part}.ts')`).join('\n')
   const args = ['--import', './test/bench/switched.ts', '--input-type', 'module', '--eval', parts]
   await promisify(execFile)(process.execPath, args, { cwd: root })
 })

@@ -14,46 +14,45 @@ process.on('message', (message) => {
 })
 process.channel?.unref()
 
-const SWITCHED: Readonly<Record<string, readonly [statement: string, switched: string][]>> = {
-  '/src/server/proxy.ts': [
-    [
-      'this.#recorder.record(call, result, times, at)',
-      'if (watch.isOn) this.#recorder.record(call, result, times, at)',
-    ],
-    ['call.trace = tracing?.begin(request.headers)', 'if (watch.isOn) call.trace = tracing?.begin(request.headers)'],
+/** Of these functions nothing runs while nothing watches. Each stands with the beginning of its line in the source. */
+const FUNCTIONS: Readonly<Record<string, readonly string[]>> = {
+  '/src/observe/series.ts': [
+    '  increment(id?: string, by = 1, traceId?: string, at?: number): void {',
+    '  observeMs(ms: number, id?: string, traceId?: string, at?: number): void {',
   ],
-  '/src/gateway/attempt.ts': [['this.#call.tries.push(this.#try)', 'if (watch.isOn) this.#call.tries.push(this.#try)']],
+  '/src/usage/usage.ts': ['  count(client: QueuedClient, id: string): void {'],
+  '/src/gateway/limit-watch.ts': ['  note(usage: LimitUsage, id?: string): void {'],
+}
+/** These statements do not run either. */
+const STATEMENTS: Readonly<Record<string, readonly string[]>> = {
+  '/src/server/proxy.ts': [
+    'this.#recorder.record(call, result, times, at)',
+    'call.trace = tracing?.begin(request.headers)',
+  ],
+  '/src/gateway/attempt.ts': ['this.#call.tries.push(this.#try)'],
+}
+/** A wrapper around a function would be a part of what is measured, so the source itself is changed. */
+const changes = [
+  ...changesOf(FUNCTIONS, (line) => `${line} if (!watch.isOn) return;`),
+  ...changesOf(STATEMENTS, (statement) => `if (watch.isOn) ${statement}`),
+]
+
+function changesOf(found: Readonly<Record<string, readonly string[]>>, switched: (text: string) => string) {
+  return Object.entries(found).flatMap(([file, texts]) =>
+    texts.map((text) => ({ file, text, switched: switched(text) })),
+  )
 }
 
 registerHooks({
   load(url, context, next) {
     const loaded = next(url, context)
-    const [, statements = []] = Object.entries(SWITCHED).find(([file]) => url.endsWith(file)) ?? []
-    if (statements.length === 0) return loaded
+    const own = changes.filter(({ file }) => url.endsWith(file))
+    if (own.length === 0) return loaded
     let source = Buffer.from(loaded.source as Buffer).toString()
-    for (const [statement, switched] of statements) {
-      if (!source.includes(statement))
-        throw new Error(`${url} has no "${statement}" any more, which was to be switched`)
-      source = source.replace(statement, switched)
+    for (const { text, switched } of own) {
+      if (!source.includes(text)) throw new Error(`${url} has no "${text}" any more, which was to be switched`)
+      source = source.replace(text, switched)
     }
     return { ...loaded, source }
   },
 })
-
-const { CounterSeries, HistogramSeries } = await import('../../src/observe/series.ts')
-const { Spending } = await import('../../src/usage/usage.ts')
-const { LimitWatch } = await import('../../src/gateway/limit-watch.ts')
-
-function makeSwitched<Name extends string>(
-  of: { prototype: Record<Name, (...args: never[]) => void> },
-  name: Name,
-): void {
-  const run = of.prototype[name]
-  of.prototype[name] = function switched(...args) {
-    if (watch.isOn) run.apply(this, args)
-  }
-}
-makeSwitched(CounterSeries, 'increment')
-makeSwitched(HistogramSeries, 'observeMs')
-makeSwitched(Spending, 'count')
-makeSwitched(LimitWatch, 'note')
