@@ -25,6 +25,7 @@ export const BEYOND_UNITS = [
   'test/ledger/ledger.test.ts',
   'test/ledger/levels.test.ts',
   'test/ledger/redis/formats.test.ts',
+  'test/ledger/redis/idle-partition.test.ts',
   'test/ledger/redis/many-limits.test.ts',
   'test/ledger/redis/many-partitions.test.ts',
   'test/ledger/redis/many-units.test.ts',
