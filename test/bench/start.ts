@@ -36,6 +36,8 @@ const ROOT = resolve(import.meta.dirname, '../..')
 
 using folder = temporaryFolder('bench-start')
 symlinkSync(join(ROOT, 'node_modules'), join(folder.path, 'node_modules'))
+// As in the package. Without it Node has to find out for each file what it is.
+writeFileSync(join(folder.path, 'package.json'), '{"type":"module"}')
 await bundle(folder.path, JSON.stringify(pathToFileURL(join(ROOT, 'src/main.ts'))))
 const upstream = await startUpstream()
 const file = join(folder.path, 'sluice.yaml')
