@@ -8,6 +8,7 @@ import { type RedisContents, redisContents, whyVolatile } from './redis-contents
 import { runGateway } from '../process/run.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { findApart } from './find-apart.ts'
+import { giveMemoryBack } from './quiet-memory.ts'
 import { explainFailure } from './start-failure.ts'
 import { runWorker, textFromFirstProcess } from '../process/worker.ts'
 import { type ConfigText, textOf } from '../process/worker-link.ts'
@@ -73,6 +74,7 @@ export async function start(options: Options): Promise<void> {
     },
   })
   log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
+  giveMemoryBack()
   for (const warning of allWarnings(first)) log.logger.warn(warning)
   if (config.store.kind === 'redis') warnIfVolatile(config.store, log.logger)
   if (config.server.watch) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
@@ -116,6 +118,7 @@ async function startWorker(options: Options): Promise<void> {
   const log = createLog(config.log)
   tellOfMistake(log)
   const worker = await runWorker(config, { log, parse })
+  giveMemoryBack()
   // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
   for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
   const stop = async (): Promise<void> => {
