@@ -7,6 +7,7 @@ import { adapt, readText, ROOT } from './repository.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
 const everything = dockerfileStages().flat()
+const PARTS = ['package.json', 'package-lock.json', 'bin', 'src', 'deploy/fill-compile-cache.ts']
 const ignored = readText('.dockerignore').trim().split('\n')
 
 describe('the Dockerfile', () => {
@@ -27,7 +28,7 @@ describe('the Dockerfile', () => {
   })
 
   it('starts the gateway itself, with no shell or script that would keep SIGTERM from it', () => {
-    expect(imageCommand()).toEqual(['node', 'src/main.ts', 'start'])
+    expect(imageCommand()).toEqual(['node', '--managed-zone-memory', 'bin/sluice.cjs', 'start'])
     expect(imageInstructions('ENTRYPOINT')).toEqual(['[]'])
     expect(imageInstructions('STOPSIGNAL')).toEqual(['SIGTERM'])
   })
@@ -55,7 +56,7 @@ describe('the Dockerfile', () => {
     const copied = everything
       .filter(({ name, text }) => name === 'COPY' && !text.includes('--from='))
       .flatMap(({ text }) => text.split(' ').slice(0, -1))
-    expect(new Set(copied)).toEqual(new Set(['package.json', 'package-lock.json', 'src']))
+    expect(new Set(copied)).toEqual(new Set(PARTS))
     for (const source of copied) {
       expect(existsSync(join(ROOT, source)), source).toBe(true)
       expect(ignored).toContain(`!${source}`)
@@ -64,7 +65,7 @@ describe('the Dockerfile', () => {
 
   it('leaves everything else of the checkout out of the build', () => {
     expect(ignored[0]).toBe('*')
-    expect(new Set(ignored.slice(1))).toEqual(new Set(['!package.json', '!package-lock.json', '!src']))
+    expect(new Set(ignored.slice(1))).toEqual(new Set(PARTS.map((part) => `!${part}`)))
   })
 
   it.skipIf(process.getuid?.() !== 0)('makes a folder for the embedded store that only its user can open', () => {

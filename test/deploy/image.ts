@@ -32,6 +32,11 @@ const RESTRICTIONS =
     ' ',
   )
 
+/** Whether Node needs its compiler of TypeScript for the gateway, as without the compile cache of the image. */
+const USES_COMPILER = `require('module').enableCompileCache('/app/node_modules/.cache/compile')
+  import('/app/src/process/run.ts').then(() => console.log(process.moduleLoadList.some((name) => name.includes('amaro'))))`
+const RESIDENT = `console.log(Math.round(/VmRSS: *(\\d+)/.exec(fs.readFileSync('/proc/1/status', 'utf8').replaceAll('\\t', ''))[1] / 1024))`
+
 /** Why this machine can build or run no image at all, ours or another. */
 class Unable extends Error {}
 
@@ -179,6 +184,11 @@ async function runAsDeployed(podman: Command, folder: string, options: readonly 
     () => spawnSync('podman', [...options, 'healthcheck', 'run', GATEWAY]).status === 0,
   )
   check(podman('exec', GATEWAY, 'id', '-u').trim() === '1000', 'its process is not root')
+  for (const options of [[], ['--managed-zone-memory']]) {
+    const uses = podman('exec', GATEWAY, 'node', ...options, '-e', USES_COMPILER).trim()
+    check(uses === 'false', `node ${options.join(' ')} finds compiled what it runs`)
+  }
+  say(`holds ${node(RESIDENT)} MB at rest`)
   const isRefused = node(
     `try { fs.writeFileSync('/app/x', ''); console.log('written') } catch ({ code }) { console.log(code) }`,
   )
