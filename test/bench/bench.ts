@@ -216,10 +216,12 @@ async function measureRound(): Promise<Sample[]> {
   const slices: Slice[][] = running.map(() => [])
   for (let turn = 0; turn < SLICES; turn++) {
     // What is compared is measured within a second or two, so the first process of each comes before the second of any.
-    for (let process = 0; process < PROCESSES; process++) {
+    for (let place = 0; place < PROCESSES; place++) {
       const order = [...running.entries()]
-      for (const [i, { processes }] of (turn + process) % 2 === 0 ? order : order.toReversed())
-        if (processes[process] !== undefined) slices[i]!.push(await measure(processes[process]))
+      for (const [i, { processes }] of (turn + place) % 2 === 0 ? order : order.toReversed()) {
+        const one = processes[place]
+        if (one !== undefined) slices[i]!.push(await measure(one))
+      }
     }
   }
   return slices.map(sampleOf)

@@ -128,7 +128,7 @@ describe('the configuration of the demo', () => {
   it('sends that client nowhere but to the sandbox', () => {
     expect(Object.values(config.upstreams).map(({ url }) => url)).toEqual(['http://sandbox:8090'])
     expect(service('sandbox').command).toEqual(
-      'node src/main.ts sandbox --host 0.0.0.0 --port 8090 --control-port 8091'.split(' '),
+      'node bin/sluice.cjs sandbox --host 0.0.0.0 --port 8090 --control-port 8091'.split(' '),
     )
   })
 

@@ -173,7 +173,7 @@ async function runAsDeployed(podman: Command, folder: string, options: readonly 
     ...RESTRICTIONS,
     IMAGE,
     'node',
-    'src/main.ts',
+    'bin/sluice.cjs',
     'sandbox',
   )
   const volumes = ['-v', 'sluice-store:/var/lib/sluice', '-v', `${config}:/etc/sluice/sluice.yaml:ro`]
