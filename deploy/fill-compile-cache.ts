@@ -11,16 +11,23 @@ import { join, resolve } from 'node:path'
  */
 const ROOT = resolve(import.meta.dirname, '..')
 const CACHE = join(ROOT, 'node_modules/.cache')
+const LONGEST_MS = 60_000
 const PROGRAM = [...process.execArgv, join(ROOT, 'bin/sluice.cjs')]
 
 const folder = mkdtempSync(join(CACHE, 'demo-'))
 // It keeps its quotas in the folder that it runs in.
-const demo = spawn(process.execPath, [...PROGRAM, 'demo', '--port', '0', '--admin-port', '0'], { cwd: folder })
+const options = { cwd: folder, timeout: LONGEST_MS, killSignal: 'SIGKILL' } as const
+const demo = spawn(process.execPath, [...PROGRAM, 'demo', '--port', '0', '--admin-port', '0'], options)
 demo.stderr.resume()
-demo.stdout.setEncoding('utf8').on('data', (lines: string) => void (lines.includes('"listening"') && demo.kill()))
+let said = ''
+demo.stdout.setEncoding('utf8').on('data', (text: string) => {
+  const before = said
+  said += text
+  if (said.includes('"listening"') && !before.includes('"listening"')) demo.kill()
+})
 const [code] = (await once(demo, 'exit')) as [number | null]
 rmSync(folder, { recursive: true })
-if (code !== 0) throw new Error(`the demo ended with ${code}`)
+if (code !== 0) throw new Error(`the demo ended with ${code}, and had said: ${said}`)
 
 enableCompileCache(join(CACHE, 'compile'))
 for (const file of globSync('src/**/*.ts', { cwd: ROOT })) if (file !== 'src/main.ts') await import(join(ROOT, file))
