@@ -21,7 +21,7 @@ beforeAll(() => {
   store = join(folder.path, 'store')
   mkdirSync(app)
   mkdirSync(store)
-  for (const source of ['package.json', 'package-lock.json', 'src']) {
+  for (const source of ['package.json', 'package-lock.json', 'bin', 'src']) {
     cpSync(join(ROOT, source), join(app, source), { recursive: true })
   }
   const [install = ''] = (dockerfileStages()[0] ?? []).filter(({ name }) => name === 'RUN').map(({ text }) => text)
