@@ -6,7 +6,7 @@ COPY package.json package-lock.json ./
 # Optional is only the bundled Node binary, which this image has already. No package's install script runs.
 RUN npm ci --omit=dev --omit=optional --ignore-scripts
 
-# What Node compiles is kept in the image, because a container can't write it down: a start takes half of the time, and less memory.
+# What Node compiles is kept in the image, because a container can't write it down: so a start takes half of the time, and less memory.
 FROM node:26-trixie-slim AS compiled
 WORKDIR /app
 COPY --from=dependencies /app/node_modules ./node_modules
