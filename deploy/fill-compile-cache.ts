@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { globSync, mkdtempSync, rmSync } from 'node:fs'
 import { enableCompileCache } from 'node:module'
 import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
 
 /**
  * Fills the compile cache of the program that it lies beside, for an image: in a container nothing can be written there, so each start
@@ -19,15 +20,15 @@ const folder = mkdtempSync(join(CACHE, 'demo-'))
 const options = { cwd: folder, timeout: LONGEST_MS, killSignal: 'SIGKILL' } as const
 const demo = spawn(process.execPath, [...PROGRAM, 'demo', '--port', '0', '--admin-port', '0'], options)
 demo.stderr.resume()
-let said = ''
-demo.stdout.setEncoding('utf8').on('data', (text: string) => {
-  const before = said
-  said += text
-  if (said.includes('"listening"') && !before.includes('"listening"')) demo.kill()
-})
-const [code] = (await once(demo, 'exit')) as [number | null]
+const ended = once(demo, 'exit')
+const said: string[] = []
+for await (const line of createInterface({ input: demo.stdout })) {
+  said.push(line)
+  if (line.includes('"listening"')) demo.kill()
+}
+const [code] = (await ended) as [number | null]
 rmSync(folder, { recursive: true })
-if (code !== 0) throw new Error(`the demo ended with ${code}, and had said: ${said}`)
+if (code !== 0) throw new Error(`the demo ended with ${code}, and had said:\n${said.join('\n')}`)
 
 enableCompileCache(join(CACHE, 'compile'))
 for (const file of globSync('src/**/*.ts', { cwd: ROOT })) if (file !== 'src/main.ts') await import(join(ROOT, file))

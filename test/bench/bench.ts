@@ -214,10 +214,10 @@ async function startOthers(): Promise<void> {
 
 async function measureRound(): Promise<Sample[]> {
   const slices: Slice[][] = running.map(() => [])
+  const order = [...running.entries()]
   for (let turn = 0; turn < SLICES; turn++) {
     // What is compared is measured within a second or two, so the first process of each comes before the second of any.
     for (let place = 0; place < PROCESSES; place++) {
-      const order = [...running.entries()]
       for (const [i, { processes }] of (turn + place) % 2 === 0 ? order : order.toReversed()) {
         const one = processes[place]
         if (one !== undefined) slices[i]!.push(await measure(one))
