@@ -196,7 +196,7 @@ function jsonAccess(logger: Logger, output: LineOutput, base: object): Log['acce
   return (line, text, at) => {
     const level = levelOf(line)
     if (!isEnabled[level]) return
-    output.hold(`${starts[level]}${at},${text.slice(1, -1)}${end}`)
+    output.hold(`${starts[level]}${at},`, text.slice(1, -1), end)
   }
 }
 

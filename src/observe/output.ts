@@ -13,6 +13,11 @@ const MOST_HELD = 4 * 1024 * 1024
  */
 const LINES_TO_PIPE = 64
 const LINES_TO_FILE = 256
+/** As many bytes as these lines have together. More are written in several pieces. */
+const CHUNK_BYTES = LINES_TO_FILE * 1_024
+/** The most bytes of UTF-8 that a UTF-16 unit takes. */
+const MOST_BYTES_A_UNIT = 3
+const LINE_END = 10
 /** No line waits longer, in milliseconds. A person would not notice it. */
 const TOGETHER_MS = 100
 /** When to try again: if the reader is slow, and if there is no reader or the disk is full. */
@@ -22,9 +27,17 @@ const GONE_MS = 1_000
 /** Standard output, or standard error. */
 export type Standard = NodeJS.WriteStream & { readonly fd: number }
 
+/** Some whole lines. Those up to `sent` are written. */
+interface Chunk {
+  readonly bytes: Buffer
+  used: number
+  sent: number
+}
+
 /**
  * Writes whole lines to standard output, or another stream of the process. It never waits for the reader, so a stalled
  * reader can't stall the process. It buffers a bounded amount; further lines are dropped and counted. Never throws.
+ * Every line must end with `\n`, and contain no other.
  */
 export class LineOutput {
   /** Called for every line that is dropped. */
@@ -33,17 +46,16 @@ export class LineOutput {
   readonly #stream: Standard
   readonly #isFile: boolean
   readonly #mostTogether: number
-  /** Lines in pieces of at most `WHOLE_BYTES`, unless one line is longer. */
-  readonly #pieces: string[] = []
-  #lastBytes = 0
+  /** The lines that are not written yet, the oldest first. A chunk that is being written to a file gets no more lines. */
+  readonly #chunks: Chunk[] = []
+  /** Its lines are written. It is used again, because new memory costs more than the lines in it. */
+  #spare: Chunk | undefined
   #heldBytes = 0
-  /** Lines that wait for others. */
-  #waiting: string[] = []
+  /** How many lines wait for others. */
+  #waiting = 0
   #dropped = 0
-  /** The rest of the piece that is being written. */
-  #current: Buffer | undefined
   #isWriting = false
-  /** Whether what came during a write to a file is to be written as soon as that has ended. */
+  /** Whether the chunks behind the one that is being written to a file are to be written as soon as that has ended. */
   #isDue = false
   #together: NodeJS.Timeout | undefined
   #retry: NodeJS.Timeout | undefined
@@ -59,16 +71,14 @@ export class LineOutput {
 
   /** Writes a line, and those that are buffered, as soon as the reader takes them. */
   write(line: string): void {
-    this.#takeWaiting()
     this.#take(line)
     this.flush()
   }
 
-  /** Writes a line a moment later, together with others. The line must end with `\n`, and contain no other. */
-  hold(line: string): void {
-    this.#waiting.push(line)
-    // While nobody reads, lines do not wait here, so that those that are dropped are counted at once.
-    if (this.#waiting.length >= this.#mostTogether || this.#retry !== undefined) this.flush()
+  /** Writes a line a moment later, together with others. It comes in parts, since to join them would be to copy it once more. */
+  hold(start: string, middle = '', end = ''): void {
+    this.#take(start, middle, end)
+    if (++this.#waiting >= this.#mostTogether) this.flush()
     else this.#together ??= setTimeout(() => this.flush(), TOGETHER_MS).unref()
   }
 
@@ -76,7 +86,7 @@ export class LineOutput {
   flush(): void {
     clearTimeout(this.#together)
     this.#together = undefined
-    this.#takeWaiting()
+    this.#waiting = 0
     if (this.#isWriting) this.#isDue = true
     else if (this.#retry === undefined) this.#send()
   }
@@ -93,87 +103,74 @@ export class LineOutput {
     })
   }
 
-  /**
-   * Takes the lines that wait as one text. If it is all ASCII, as it nearly always is, each character is a byte, and no
-   * line has to be measured by itself.
-   */
-  #takeWaiting(): void {
-    const lines = this.#waiting
-    if (lines.length === 0) return
-    this.#waiting = []
-    const text = lines.join('')
-    if (Buffer.byteLength(text) > text.length || this.#heldBytes + text.length > MOST_HELD) {
-      for (const line of lines) this.#take(line)
-      return
-    }
-    this.#heldBytes += text.length
-    for (let start = 0; start < text.length;) {
-      const end = this.#isFile ? text.length : endOfPiece(text, start)
-      this.#pieces.push(text.slice(start, end))
-      this.#lastBytes = end - start
-      start = end
-    }
-  }
-
-  #take(line: string): void {
-    const bytes = Buffer.byteLength(line)
-    if (this.#heldBytes + bytes > MOST_HELD) {
+  #take(start: string, middle = '', end = ''): void {
+    const chunk = this.#chunkFor(start, middle, end)
+    if (chunk === undefined) {
       this.#dropped++
       this.onDropped()
       return
     }
-    this.#heldBytes += bytes
-    const last = this.#pieces.length - 1
-    if (last >= 0 && this.#lastBytes + bytes <= WHOLE_BYTES) {
-      this.#pieces[last] += line
-      this.#lastBytes += bytes
-    } else {
-      this.#pieces.push(line)
-      this.#lastBytes = bytes
-    }
+    const before = chunk.used
+    for (const part of [start, middle, end]) chunk.used += chunk.bytes.write(part, chunk.used)
+    this.#heldBytes += chunk.used - before
+  }
+
+  /** The chunk with room for a line; undefined if too much is held. */
+  #chunkFor(start: string, middle: string, end: string): Chunk | undefined {
+    const last = this.#isWriting && this.#chunks.length === 1 ? undefined : this.#chunks.at(-1)
+    const room = last === undefined ? 0 : last.bytes.length - last.used
+    // Its bytes are counted only if it might not fit.
+    const most = (start.length + middle.length + end.length) * MOST_BYTES_A_UNIT
+    if (most <= room && this.#heldBytes + most <= MOST_HELD) return last
+    const bytes = Buffer.byteLength(start) + Buffer.byteLength(middle) + Buffer.byteLength(end)
+    if (this.#heldBytes + bytes > MOST_HELD) return undefined
+    if (bytes <= room) return last
+    const chunk = bytes > CHUNK_BYTES ? newChunk(bytes) : (this.#spare ?? newChunk(CHUNK_BYTES))
+    if (chunk === this.#spare) this.#spare = undefined
+    this.#chunks.push(chunk)
+    return chunk
   }
 
   #send(): void {
     for (;;) {
-      this.#current ??= this.#next()
-      if (this.#current === undefined) return this.#onSettled()
+      const chunk = this.#chunks[0]
+      if (chunk === undefined) return this.#onSettled()
       // A disk can be slow, and only another thread can write to a file without blocking.
-      if (this.#isFile) return this.#writeToFile(this.#current)
+      if (this.#isFile) return this.#writeToFile(chunk)
       try {
         // Another process that shares the pipe makes it blocking when it ends. Then a write would wait for the reader.
         handleOf(this.#stream)?.setBlocking(false)
-        this.#written(writeSync(this.#stream.fd, this.#current))
+        this.#written(chunk, writeSync(this.#stream.fd, chunk.bytes.subarray(chunk.sent, endOfPiece(chunk))))
       } catch (error) {
         return this.#failed(error as NodeJS.ErrnoException)
       }
     }
   }
 
-  #writeToFile(bytes: Buffer): void {
+  #writeToFile(chunk: Chunk): void {
     this.#isWriting = true
-    this.#isDue = false
-    write(this.#stream.fd, bytes, (error, count) => {
+    this.#isDue = this.#chunks.length > 1
+    write(this.#stream.fd, chunk.bytes.subarray(chunk.sent, chunk.used), (error, count) => {
       this.#isWriting = false
       if (error !== null) return this.#failed(error)
-      this.#written(count)
-      // Lines that may wait do so: each write wakes another thread, which costs more than a line does.
+      this.#written(chunk, count)
       // A message that lines were dropped may have begun the next write already.
       if (this.#isWriting) return
-      if (this.#isDue || this.#current !== undefined) this.#send()
-      else if (this.#pieces.length === 0) this.#onSettled()
+      // Lines that may wait do so: each write wakes another thread, which costs more than a line does.
+      if (this.#isDue || this.#waiting === 0 || chunk === this.#chunks[0]) this.#send()
     })
   }
 
-  #next(): Buffer | undefined {
-    const text = this.#isFile ? this.#pieces.splice(0).join('') : this.#pieces.shift()
-    return text === undefined || text === '' ? undefined : Buffer.from(text)
-  }
-
-  #written(count: number): void {
-    const current = this.#current!
+  #written(chunk: Chunk, count: number): void {
     this.#heldBytes -= count
-    this.#current = count < current.length ? current.subarray(count) : undefined
-    if (this.#dropped === 0 || this.#current !== undefined) return
+    chunk.sent += count
+    if (chunk.sent < chunk.used) return
+    this.#chunks.shift()
+    if (chunk.bytes.length === CHUNK_BYTES) {
+      chunk.used = chunk.sent = 0
+      this.#spare = chunk
+    }
+    if (this.#dropped === 0) return
     const dropped = this.#dropped
     this.#dropped = 0
     this.#onBack(dropped)
@@ -192,11 +189,16 @@ export class LineOutput {
   }
 }
 
-/** Where a piece of whole lines ends that begins at `start`. */
-function endOfPiece(text: string, start: number): number {
-  if (text.length - start <= WHOLE_BYTES) return text.length
-  const end = text.lastIndexOf('\n', start + WHOLE_BYTES - 1) + 1
-  return end > start ? end : text.indexOf('\n', start) + 1
+/** The buffer is not taken from Node's pool, which would stay alive with it. */
+function newChunk(bytes: number): Chunk {
+  return { bytes: Buffer.allocUnsafeSlow(bytes), used: 0, sent: 0 }
+}
+
+/** Where a piece of whole lines ends that begins with the first one that is not sent: after `WHOLE_BYTES` at most, or a longer line. */
+function endOfPiece({ bytes, used, sent }: Chunk): number {
+  if (used - sent <= WHOLE_BYTES) return used
+  const end = bytes.lastIndexOf(LINE_END, sent + WHOLE_BYTES - 1) + 1
+  return end > sent ? end : bytes.indexOf(LINE_END, sent) + 1
 }
 
 /** Node has no public way to make a pipe or a terminal non-blocking. */

@@ -16,6 +16,8 @@ const MOST_SHARED_BYTES = CHUNK_BYTES / 8
 /** The most bytes of UTF-8 that a UTF-16 unit takes. */
 const MOST_BYTES_A_UNIT = 3
 
+const LINE_END = 10
+
 /** A buffer that holds the texts of some calls, one after the other. */
 interface Chunk {
   readonly bytes: Buffer
@@ -71,20 +73,24 @@ export class RequestHistory {
     this.lately.count(line, circumstances.at)
     const { keep, maxBytes } = this.#bounds
     if (keep === 0) return
-    const both = `${text}\n${JSON.stringify(circumstances)}`
-    const chunk = this.#chunkFor(both)
+    // To join the two texts would be to copy them once more.
+    const rest = JSON.stringify(circumstances)
+    const chunk = this.#chunkFor(text, rest)
     if (chunk === undefined) return
-    const length = chunk.bytes.write(both, chunk.used)
+    const { bytes, used } = chunk
+    let length = bytes.write(text, used)
+    bytes[used + length++] = LINE_END
+    length += bytes.write(rest, used + length)
     this.bytes += length
     while (this.size > 0 && (this.size >= keep || this.bytes > maxBytes)) this.#dropOldest()
     const place = this.#added % keep
     this.#chunks[place] = chunk
-    this.#starts[place] = chunk.used
+    this.#starts[place] = used
     this.#lengths[place] = length
     this.#routes[place] = route
     this.#troubles[place] = isTrouble(line)
     this.#added++
-    chunk.used += length
+    chunk.used = used + length
     chunk.texts++
   }
 
@@ -109,14 +115,14 @@ export class RequestHistory {
     }
   }
 
-  /** The chunk with room for this text; undefined if it alone is larger than `maxBytes`. */
-  #chunkFor(text: string): Chunk | undefined {
+  /** The chunk with room for both texts, and a line end; undefined if they alone are larger than `maxBytes`. */
+  #chunkFor(text: string, rest: string): Chunk | undefined {
     const last = this.#chunk
-    // Its bytes are counted only if it might not fit.
-    const mostBytes = text.length * MOST_BYTES_A_UNIT
+    // Their bytes are counted only if they might not fit.
+    const mostBytes = (text.length + 1 + rest.length) * MOST_BYTES_A_UNIT
     if (last !== undefined && last.used + mostBytes <= last.bytes.length && mostBytes <= this.#bounds.maxBytes)
       return last
-    const bytes = Buffer.byteLength(text)
+    const bytes = Buffer.byteLength(text) + 1 + Buffer.byteLength(rest)
     if (bytes > this.#bounds.maxBytes) return undefined
     if (bytes > MOST_SHARED_BYTES) return newChunk(bytes)
     if (last !== undefined && last.used + bytes <= last.bytes.length) return last
