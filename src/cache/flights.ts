@@ -77,8 +77,8 @@ export class Flight {
 export class Flights {
   /** An object without a prototype. A Map would keep finished reads in memory, see `Roster`. */
   readonly #flights = Object.create(null) as Record<string, Flight>
-  /** Until when the reads of a place do not wait for one another. */
-  readonly #alone = new LRUCache<string, number>({ max: ALONE_KEPT })
+  /** Until when the reads of a place do not wait for one another. With `max` it would take all its memory at the start. */
+  readonly #alone = new LRUCache<string, number>({ maxSize: ALONE_KEPT, sizeCalculation: () => 1 })
 
   /** Returns the flight that a read of this generation may wait for; undefined if there is none. */
   find(key: string, generation: string): Flight | undefined {

@@ -27,6 +27,8 @@ type Limiter = Limiters.RateLimiterMemory | Limiters.RateLimiterRedis | Limiters
 
 /** How many wrong keys, and how many blocked addresses, are remembered. The least recently used are forgotten first. */
 const MOST_KEPT = 10_000
+/** Bounds a cache by its size, of which each entry is one. With `max` it would take all its memory at the start. */
+const BOUND = { maxSize: MOST_KEPT, sizeCalculation: (): number => 1 }
 const EVERYONE = 'everyone'
 
 /**
@@ -37,9 +39,9 @@ const EVERYONE = 'everyone'
 export class GuessGuard {
   readonly #options: GuessGuardOptions
   /** Until when no key is tried, by the network of an address, or by `EVERYONE`. */
-  readonly #blocked = new LRUCache<string, number>({ max: MOST_KEPT })
+  readonly #blocked = new LRUCache<string, number>(BOUND)
   /** Until when a wrong key that comes again from the same address does not count again. */
-  readonly #known = new LRUCache<string, number>({ max: MOST_KEPT })
+  readonly #known = new LRUCache<string, number>(BOUND)
   #limiters: Record<'perAddress' | 'overall', Limiter> | undefined
   #redis: Redis | Cluster | undefined
 
