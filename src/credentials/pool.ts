@@ -161,7 +161,8 @@ class Member implements Credential {
     const { clock, onQuarantine } = this.#options
     const now = clock.now()
     if (this.quarantinedUntil <= now) onQuarantine(status)
-    this.quarantinedUntil = now + ms
+    // A refusal that comes late, or says no time, does not end a longer quarantine.
+    this.quarantinedUntil = Math.max(this.quarantinedUntil, now + ms)
   }
 
   get othersInMs(): number {

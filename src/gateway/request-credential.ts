@@ -47,7 +47,7 @@ export class RequestCredential {
    * Whether a call that was answered so is to be sent once more, with another credential. The upstream has done nothing
    * of it (RFC 9110 §15.5.2, §15.5.4), so this is no matter of methods; but it happens once a call, and only if it can.
    */
-  isWorthAnother(status: number, isReplayable: boolean, retryAfterMs: number | undefined): boolean {
+  isWorthAnother(status: number, isReplayable: boolean, retryAfterMs: number): boolean {
     const mayRetry = isReplayable && !this.#isRenewed
     if (!this.#credential.refused(status, this.version, mayRetry, retryAfterMs) || !mayRetry) return false
     this.#isRenewed = true

@@ -217,10 +217,11 @@ export class RetryPlan {
    * Whether to send the call again with another credential; if so, sets `reason`. It does not use the retry budget: a credential that does
    * not help is not tried again soon, so such retries can't add up.
    */
-  #isWorthAnotherCredential({ status, retryAfterMs }: Answered): boolean {
+  #isWorthAnotherCredential({ status, retryAfterMs = 0 }: Answered): boolean {
     if (this.credential === undefined || (status !== 401 && status !== 403 && status !== 429)) return false
     const isReplayable = this.target.requestOptions.mayRetry && this.body?.isReplayable !== false
-    if (!this.credential.isWorthAnother(status, isReplayable, retryAfterMs)) return false
+    const { maxPause } = this.target.upstream.config.throttle
+    if (!this.credential.isWorthAnother(status, isReplayable, Math.min(retryAfterMs, maxPause))) return false
     this.reason = 'credential'
     return true
   }

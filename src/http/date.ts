@@ -73,6 +73,19 @@ export function senderNow(fields: Fields, now: EpochMs): EpochMs {
   return told === undefined || Math.abs(told - now) < 2_000 ? now : (told as EpochMs)
 }
 
+/** Above these a number is no time to wait but a moment: of seconds since 1970 from 2001 on, of milliseconds from 1973 on. */
+const EPOCH_SECONDS = 1e9
+const EPOCH_MS = 1e11
+
+/**
+ * Milliseconds from now until what a number says: seconds to wait, or a moment, in seconds or milliseconds since 1970. It is not
+ * positive for a moment that is over.
+ */
+export function msUntil(number: number, now: EpochMs): number {
+  if (number >= EPOCH_MS) return number - now
+  return number >= EPOCH_SECONDS ? number * 1_000 - now : number * 1_000
+}
+
 /** A year of two digits that would be more than 50 years ahead is of the century before (RFC 9110 §5.6.7). */
 function fullYear(digits: string, now: EpochMs): number {
   if (digits.length === 4) return Number(digits)

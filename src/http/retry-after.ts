@@ -1,5 +1,5 @@
 import type { EpochMs } from '../time/clock.ts'
-import { parseDate, senderNow } from './date.ts'
+import { msUntil, parseDate, senderNow } from './date.ts'
 import { type Fields, membersOf, onlyValue } from './fields.ts'
 
 /** The longest time of RFC 9111 §1.2.2. With this bound, sums stay exact. */
@@ -7,10 +7,10 @@ const MOST_SECONDS = 2 ** 31
 const SECONDS = /^\d+(?:\.\d*)?$/
 
 /**
- * Milliseconds until a response asks the client to come back (RFC 9110 §10.2.3). It may be in seconds, also with a
- * fraction, or a date in any form, which is read by the sender's clock. Of several the latest counts, because a client
- * that comes later than needed is served, too. Undefined if none can be read, and for none at all: "at once", or a moment that
- * is over, comes from servers that know no better, and whoever took it at its word would send all its retries within milliseconds.
+ * Milliseconds until a response asks the client to come back (RFC 9110 §10.2.3). It may say seconds, also with a
+ * fraction, or a moment, by the sender's clock: a date in any form, or seconds or milliseconds since 1970. Of several the latest
+ * counts, because a client that comes later than needed is served, too. Undefined if there is none, if none can be read, or if it
+ * says "at once" or a moment that is over: servers that say so know no better, and retries at once would only add to the load.
  * `retry-after-ms`, which Azure OpenAI adds and the SDKs of OpenAI and Anthropic prefer, says the same more precisely:
  * https://github.com/openai/openai-node/blob/master/src/client.ts (`retryRequest`).
  */
@@ -26,10 +26,9 @@ export function retryAfterOf(fields: Fields, now: EpochMs): number | undefined {
 
 /** 0 for what says nothing. */
 function parseRetryAfter(text: string, now: EpochMs, fields: Fields): number {
-  if (SECONDS.test(text)) return Math.min(Number(text), MOST_SECONDS) * 1_000
-  const until = parseDate(text, now)
-  if (until === undefined) return 0
-  return Math.min(Math.max(0, until - senderNow(fields, now)), MOST_SECONDS * 1_000)
+  const theirNow = senderNow(fields, now)
+  const ms = SECONDS.test(text) ? msUntil(Number(text), theirNow) : (parseDate(text, now) ?? 0) - theirNow
+  return Math.min(Math.max(0, ms), MOST_SECONDS * 1_000)
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { EpochMs } from '../time/clock.ts'
-import { parseDate, senderNow } from '../http/date.ts'
+import { msUntil, parseDate, senderNow } from '../http/date.ts'
 import { type Field, type Fields, joined, membersOf, onlyValue } from '../http/fields.ts'
 import type { Limit } from './limit.ts'
 
@@ -206,10 +206,6 @@ function isReportable({ kind, isEnforced, unit }: Limit): boolean {
   return isEnforced && unit === undefined && (kind === 'rolling' || kind === 'calendar')
 }
 
-/** Above these a number is no time to wait but a moment: of seconds since 1970 from 2001 on, of milliseconds from 1973 on. */
-const EPOCH_SECONDS = 1e9
-const EPOCH_MS = 1e11
-
 /**
  * Milliseconds from now until a reset that is written in any of the usual ways: seconds, seconds or milliseconds since 1970,
  * an ISO 8601 or HTTP date, or a duration such as `1m30s` or `6ms`. Undefined for anything else.
@@ -217,10 +213,7 @@ const EPOCH_MS = 1e11
 export function parseReset(text: string | undefined, now: EpochMs): number | undefined {
   if (text === undefined) return undefined
   const number = countOf(text)
-  if (number !== undefined) {
-    if (number >= EPOCH_MS) return Math.max(0, number - now)
-    return number >= EPOCH_SECONDS ? Math.max(0, number * 1_000 - now) : number * 1_000
-  }
+  if (number !== undefined) return Math.max(0, msUntil(number, now))
   return durationOf(text) ?? untilDate(text, now)
 }
 

@@ -331,6 +331,44 @@ it('makes calls wait where the last of its credentials is refused for too many c
 })
 
 it.each([
+  ['a moment since 1970', () => String(Math.floor(Date.now() / 1_000) + 30), 31 * SECOND],
+  ['no time that anybody waits', () => '999999999', 5 * MINUTE + SECOND],
+])('leaves a credential out for throttle.maxPause at most where Retry-After says %s', async (_, told, backAfterMs) => {
+  const clock = new SimulatedClock()
+  let isRefusing = true
+  const upstream = await startUpstream(({ headers }, response) => {
+    const isRefused = isRefusing && headers.authorization === 'key-a'
+    response.writeHead(isRefused ? 429 : 200, isRefused ? { 'retry-after': told() } : {}).end()
+  })
+  const setting = { names: ['a', 'b'] }
+  const pool = { choose: 'round-robin', quarantine: '1s' }
+  const gateway = await startGateway(configOf(upstream.url, pool, setting), { clock })
+  for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
+  isRefusing = false
+  expect(keysOf(upstream).slice(1)).toEqual(['b', 'b', 'b'])
+  await clock.advance(2 * SECOND)
+  for (let i = 0; i < 2; i++) await call(gateway.url, '/api/x')
+  expect(keysOf(upstream).slice(4)).toEqual(['b', 'b'])
+  await clock.advance(backAfterMs)
+  for (let i = 0; i < 2; i++) await call(gateway.url, '/api/x')
+  expect(keysOf(upstream).slice(6).toSorted()).toEqual(['a', 'b'])
+})
+
+it('is not made to use a credential sooner by a refusal that comes later, or says no time', () => {
+  let now = 0
+  const services = { clock: { now: () => now } as never as Clock, random: Math.random, metrics: new Metrics() }
+  const place = { upstream: 'api', account: 'main', header: 'x-key', host: '' }
+  const members = ['a', 'b'].map((name) => ({ name, value: new Secret(name) }))
+  const { pool } = buildCredentialSet(place, { credentials: members, pool: { quarantine: SECOND } }, services)!
+  const [a, b] = pool!.ranked(undefined, () => undefined)
+  a!.refused(429, 0, true, 30 * SECOND)
+  for (const status of [401, 429]) a!.refused(status, 0, true)
+  expect(b!.othersInMs).toBe(30 * SECOND)
+  now += 30 * SECOND
+  expect(b!.othersInMs).toBe(0)
+})
+
+it.each([
   [{}, 'a, b, of those that can serve now the one whose unused quota comes back soonest'],
   [{ choose: 'round-robin' }, 'a, b, of those that can serve now each in turn'],
   [

@@ -22,6 +22,10 @@ describe('Retry-After', () => {
     ['Sat, 21 Nov 2026 09:59:00 GMT', undefined],
     ['9'.repeat(400), 2 ** 31 * 1_000],
     ['Fri, 31 Dec 9999 23:59:59 GMT', 2 ** 31 * 1_000],
+    // As seconds these would be decades: they are moments, in seconds or milliseconds since 1970.
+    [String(NOW / 1_000 + 30), 30_000],
+    [String(NOW + 30_000), 30_000],
+    [String(NOW / 1_000 - 30), undefined],
     ['-5', undefined],
     ['+5', undefined],
     ['1e3', undefined],
