@@ -4,6 +4,7 @@ import type { Clock } from '../time/clock.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
 import { codeOf } from '../upstream/error-code.ts'
+import { isMalformed } from '../upstream/malformed.ts'
 import { importSigningKey } from './signing-key.ts'
 import type { Token } from './token-keeper.ts'
 
@@ -147,5 +148,6 @@ function whatFailed(error: unknown): string {
   const { name, cause } = error as Error
   if (name === 'TimeoutError') return `did not answer within ${ANSWER_WITHIN_MS} ms`
   const code = codeOf(cause)
+  if (isMalformed(cause)) return `gave an answer that is no well-formed HTTP${code}`
   return code === '' ? 'gave no answer that is a token' : `could not be reached${code}`
 }

@@ -14,6 +14,7 @@ import { BodyError, type RequestBody } from '../upstream/body.ts'
 import { isRefusedStream } from '../upstream/cancel-streams.ts'
 import { codeOf } from '../upstream/error-code.ts'
 import { responseHeaders } from '../upstream/headers.ts'
+import { MalformedResponse } from '../upstream/malformed.ts'
 import { CONTINUE } from '../upstream/response-parser.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import {
@@ -274,11 +275,11 @@ export class Attempt implements ResponseHandler, Disposable {
 
   #start(control: ResponseControl, status: number, fields: Fields, phrase: string | undefined): void {
     this.#options.scrub?.head(fields)
-    if (status < 100) return this.#break(new StatusError())
+    if (status < 100) return this.#break(new MalformedResponse('INVALID_STATUS'))
     if (status < 200) return this.#inform(status, fields)
     const coding = fields['transfer-encoding']
     if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
-      return this.#break(new TransferCodingError())
+      return this.#break(new MalformedResponse('UNASKED_TRANSFER_CODING'))
     // A 204 has no body, and HTTP/1.1 forbids it a length (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
     const { upstream, route } = this.#target
@@ -366,9 +367,9 @@ export class Attempt implements ResponseHandler, Disposable {
   #inform(status: number, fields: Fields): void {
     const { request, response, isGone } = this.#call
     this.#interim = status === CONTINUE ? 100 : status
-    // A client that waits for 100 Continue got it when its body was read, and no other wants it. 101 means nothing to a
-    // client that did not ask for another protocol.
-    if (status === 100 || status === CONTINUE || status === 101) return
+    if (status === 101) return this.#break(new MalformedResponse('INVALID_SWITCH'))
+    // A client that waits for 100 Continue got it when its body was read, and no other wants it.
+    if (status === 100 || status === CONTINUE) return
     if (request.httpVersion === '1.0' || isGone) return
     const headers = responseHeaders(fields, false)
     leadToGateway(this.#call, headers)
@@ -542,16 +543,6 @@ export class Attempt implements ResponseHandler, Disposable {
     // Last, because undici reports the abort at once, like a connection that broke.
     this.#control?.abort(OVER)
   }
-}
-
-/** A transfer coding that nobody asked for. undici undoes only the chunks, and the rest would reach the client still coded. */
-class TransferCodingError extends Error {
-  readonly code = 'UNASKED_TRANSFER_CODING'
-}
-
-/** A status below 100, which is invalid (RFC 9110 §15) and which Node does not send. */
-class StatusError extends Error {
-  readonly code = 'INVALID_STATUS'
 }
 
 function rounded(ms: number): number {

@@ -18,7 +18,7 @@ export type Ending =
 export type Unanswered =
   /** No byte was sent, or the upstream says that it has done nothing of the call. */
   | { readonly kind: 'unreachable' }
-  /** The connection broke after the first byte was sent and before the response's headers. */
+  /** The connection broke after the first byte was sent and before the response's headers, or they are no well-formed HTTP. */
   | {
       readonly kind: 'interrupted'
       /** The status of an interim response that had come: the upstream had begun with the call. */

@@ -92,7 +92,8 @@ export const ADVICE_OF = {
     'the client, its team or its organisation has used its budget, or others wait for the quota too: come back after Retry-After, or raise its budget, weight or share',
   internal: 'a mistake of the gateway: the log has its stack under the correlation id',
   unreachable: 'no connection, nothing was sent: look at DNS, firewall, TLS, url, or raise connections if it says so',
-  interrupted: 'the upstream broke the connection before it answered; a write may have been done',
+  interrupted:
+    'the upstream broke the connection before it answered, or its answer is no well-formed HTTP: the message says which; a write may have been done',
   breaker_open: 'the upstream kept failing: look there; a probe is made after Retry-After',
   store_unavailable: 'Redis is away, the disk is full, or another ledger format runs: /readyz says which',
   credential_unavailable:

@@ -6,6 +6,7 @@ import type { BodyErrorKind } from '../upstream/body.ts'
 import { isRefusedStream } from '../upstream/cancel-streams.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import { codeOf } from '../upstream/error-code.ts'
+import { isMalformed } from '../upstream/malformed.ts'
 import { ConnectionsTaken, isHeadTooLarge, MOST_HEAD_BYTES } from '../upstream/transport.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
@@ -144,8 +145,13 @@ export function unanswered(ending: Unanswered, { name, config }: Upstream, cause
         return new Failure('unreachable', `${name} refused the call${why}; nothing of it was done`, { cause })
       return new Failure('unreachable', `${name} could not be reached${why}; nothing was sent`, { cause })
     default: {
-      if (isHeadTooLarge(cause)) {
-        const message = `${name} answered with a head of more than ${MOST_HEAD_BYTES} bytes, which is too large; the call has reached it, and a write may have been done`
+      const answered = isHeadTooLarge(cause)
+        ? `answered with a head of more than ${MOST_HEAD_BYTES} bytes, which is too large`
+        : isMalformed(cause)
+          ? `sent an answer that is no well-formed HTTP${why}`
+          : undefined
+      if (answered !== undefined) {
+        const message = `${name} ${answered}; the call has reached it, and a write may have been done`
         return new Failure('interrupted', message, { cause })
       }
       const interim = ending.kind === 'interrupted' ? ending.interim : undefined

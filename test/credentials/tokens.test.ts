@@ -1,4 +1,6 @@
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { jwtVerify } from 'jose'
 import { Redis } from 'ioredis'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
@@ -385,6 +387,17 @@ describe('the answer of a token endpoint', () => {
     const answer = await call(gateway.url, '/api/x')
     expect(answer.json().message).toContain(`the token endpoint answered ${status} invalid_client`)
     expect(answer.body).not.toContain('client-secret')
+  })
+
+  it('that is no well-formed HTTP is told as that: the endpoint was reached', async () => {
+    const server = createServer((socket) => socket.once('data', () => socket.end('SSH-2.0-OpenSSH_9.9\r\n')))
+    await once(server.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void server.close())
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const tokens = { ...(await startTokenServer()), url }
+    const gateway = await startGateway(oauthConfig('http://127.0.0.1:9', tokens, embedded()))
+    const { message } = (await call(gateway.url, '/api/x')).json()
+    expect(message).toContain('the token endpoint gave an answer that is no well-formed HTTP (Expected HTTP/')
   })
 
   it('may come with 201', async () => {

@@ -413,6 +413,36 @@ describe('a response', () => {
     expect(answer.body).toContain('INVALID_STATUS')
   })
 
+  it.each([
+    ['a status below 100', 'HTTP/1.1 099 What\r\nContent-Length: 2\r\n\r\nok', 'INVALID_STATUS'],
+    [
+      'a coding that nobody asked for',
+      'HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n',
+      'UNASKED_TRANSFER_CODING',
+    ],
+    [
+      'two lengths',
+      'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok',
+      'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+    ],
+    [
+      'a folded field',
+      'HTTP/1.1 200 OK\r\nX-A: b\r\n c\r\nContent-Length: 2\r\n\r\nok',
+      'Unexpected whitespace after header value',
+    ],
+    ['another protocol', 'SSH-2.0-OpenSSH_9.9\r\n', 'Expected HTTP/, RTSP/ or ICE/'],
+    ['a switch that nobody asked for', 'HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n', 'INVALID_SWITCH'],
+  ])('with %s is refused as what it is: the connection did not break', async (_, answered, code) => {
+    const url = await startRaw(answered)
+    const gateway = await startGateway(harnessConfig(url, { retry: { retries: 0 } }))
+    const answer = await call(gateway.url, '/harness/ng/api/projects')
+    expect(answer).toMatchObject({ status: 502, headers: { 'x-sluice-error': 'interrupted' } })
+    expect(answer.json().message).toBe(
+      `harness sent an answer that is no well-formed HTTP (${code}); the call has reached it, and a write may have been done`,
+    )
+    expect(gateway.lines[0]).toMatchObject({ tries: [{ error: `interrupted (${code})` }] })
+  })
+
   it('keeps its trailers', async () => {
     const upstream = await startUpstream((_, response) => {
       response.writeHead(200, { trailer: 'x-checksum' })
