@@ -155,7 +155,7 @@ function resetsIn(fields: Fields, { reset }: Dialect, now: EpochMs): number[] {
   const field = fields[reset]
   if (field === undefined) return []
   const theirNow = senderNow(fields, now)
-  return membersOf(field).flatMap((text) => parseReset(text, theirNow) ?? [])
+  return numbersOf(field).flatMap((text) => parseReset(text, theirNow) ?? [])
 }
 
 /** What is said of several limits. Of what is said of one limit several times the most careful counts. */
@@ -241,7 +241,7 @@ interface NumberIn {
 }
 
 function numbersIn(field: Field): NumberIn[] {
-  return membersOf(field).flatMap((member) => {
+  return numbersOf(field).flatMap((member) => {
     const [number, ...parameters] = member.split(';')
     const count = countOf(number)
     if (count === undefined) return []
@@ -311,10 +311,21 @@ function pairOf(text: string): [string, number][] {
   return value === undefined ? [] : [[text.slice(0, at).trim(), value]]
 }
 
+const COUNT = /^\s*\d{1,15}(?:\.\d{1,9})?\s*$/
+/** One number with commas between its thousands. In a list there are blanks behind the commas, or other numbers of digits. */
+const GROUPED = /^\s*\d{1,3}(?:,\d{3}){1,4}\s*$/
+
 /** A number that is not negative; whatever else is said is no count. */
 function countOf(text: string | undefined): number | undefined {
-  if (text === undefined || !/^\s*\d{1,15}(?:\.\d{1,9})?\s*$/.test(text)) return undefined
-  return Number(text)
+  if (text === undefined) return undefined
+  if (COUNT.test(text)) return Number(text)
+  return GROUPED.test(text) ? Number(text.replaceAll(',', '')) : undefined
+}
+
+/** The members of a list on any number of lines. A line that is one number with commas is one member. */
+function numbersOf(field: Field): readonly string[] {
+  if (typeof field === 'object') return field.flatMap(numbersOf)
+  return field !== undefined && GROUPED.test(field) ? [field] : membersOf(field)
 }
 
 function msOf(seconds: number | undefined): number | undefined {

@@ -80,6 +80,21 @@ describe('what an upstream says of its limits', () => {
       ],
     ],
     [
+      'X-RateLimit with a comma between the thousands of its limit',
+      { 'x-ratelimit-limit': '1,000', 'x-ratelimit-remaining': '999', 'x-ratelimit-reset': '30' },
+      [word(999, 1_000, 30_000)],
+    ],
+    [
+      'X-RateLimit with commas between all thousands, and no reset',
+      { 'x-ratelimit-limit': '1,250,000', 'x-ratelimit-remaining': '1,000' },
+      [word(1_000, 1_250_000)],
+    ],
+    [
+      'X-RateLimit of one limit on two lines, with commas between the thousands',
+      { 'x-ratelimit-limit': ['1,000', '1,000'], 'x-ratelimit-remaining': ['999', '1,000'] },
+      [word(999, 1_000)],
+    ],
+    [
       'X-Rate-Limit with seconds to wait',
       { 'x-rate-limit-limit': '100', 'x-rate-limit-remaining': '7', 'x-rate-limit-reset': '13' },
       [word(7, 100, 13_000)],
