@@ -1,9 +1,12 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { onlyMember } from './fields.ts'
 
-/** Whether a text may name a request in a log, a header or a URL: 1 to 128 visible ASCII characters. */
+/**
+ * Whether a text may name a request in a log, a header or a URL: 1 to 128 visible ASCII characters. `.` and `..` may not, because
+ * every client takes them out of a URL's path (RFC 3986 §5.2.4), even if they are escaped.
+ */
 export function isRequestId(text: string): boolean {
-  return /^[\x21-\x7e]{1,128}$/.test(text)
+  return /^(?!\.{1,2}$)[\x21-\x7e]{1,128}$/.test(text)
 }
 
 /** The id that the client itself gives a request: the first that may name it. */

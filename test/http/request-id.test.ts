@@ -9,6 +9,9 @@ it.each<[IncomingHttpHeaders, string | undefined]>([
   [{ 'x-correlation-id': '', 'x-request-id': 'b' }, 'b'],
   [{ 'x-correlation-id': 'ä', 'x-request-id': 'b' }, 'b'],
   [{ 'x-correlation-id': 'x'.repeat(129), 'x-request-id': 'b' }, 'b'],
+  [{ 'x-correlation-id': '.', 'x-request-id': 'b' }, 'b'],
+  [{ 'x-correlation-id': '..', 'x-request-id': 'b' }, 'b'],
+  [{ 'x-correlation-id': '...', 'x-request-id': 'b' }, '...'],
   [{ 'x-correlation-id': '', 'x-request-id': '' }, undefined],
   [{}, undefined],
 ])('the id of a request with %j is %j: the first that may name it', (headers, id) => {
