@@ -1,6 +1,12 @@
-import type { Transform } from 'node:stream'
+/*
+ * src/answers: what the body of a vendor's answer says of rates and prices, read while the answer passes through.
+ * It imports only http and schema.
+ * A change here must prove that no more than a bound is kept of any body, and that its bytes pass as they were sent
+ * (test/answers, test/system/disguised.test.ts).
+ */
+
+import { codingsOf, type Unpacker, unpackerOf } from '../http/content-coding.ts'
 import type { Fields } from '../http/fields.ts'
-import { codingOf, isKnownCoding, unpackerOf } from './coding.ts'
 import { EventData, isEventStream } from './event-data.ts'
 import { JsonNumbers } from './json-numbers.ts'
 import type { Pointer } from './pointer.ts'
@@ -17,54 +23,64 @@ const MOST_UNPACKED = 256 * 1_048_576
 export class BodyNumbers {
   readonly #numbers: JsonNumbers
   readonly #reader: { write(piece: Uint8Array): void }
-  readonly #coding: string
-  #unpacker: Transform | undefined
+  readonly #codings: readonly string[]
+  #unpacker: Unpacker | undefined
   #unpackedBytes = 0
-  #isLost = false
-  #onEnd: (() => void) | undefined
+  #isBegun = false
+  /** Nothing more is read of the body. */
+  #isOver = false
+  /** What the rest of the body says is not known. */
+  #isDropped = false
+  #onOver: (() => void) | undefined
 
   constructor(pointers: readonly Pointer[], fields: Fields) {
     this.#numbers = new JsonNumbers(pointers)
     this.#reader = isEventStream(fields) ? new EventData(this.#numbers) : this.#numbers
-    this.#coding = codingOf(fields['content-encoding'])
-    this.#isLost = this.#coding !== '' && !isKnownCoding(this.#coding)
+    this.#codings = codingsOf(fields['content-encoding'])
   }
 
   piece(chunk: Buffer): void {
-    if (this.#isLost) return
-    if (this.#coding === '') return this.#reader.write(chunk)
-    const unpacker = (this.#unpacker ??= this.#unpack(chunk))
-    if (unpacker.writableLength > MOST_WAITING) this.drop()
-    else unpacker.write(chunk)
+    if (this.#isOver) return
+    if (!this.#isBegun) this.#begin(chunk)
+    if (this.#unpacker === undefined) return this.#reader.write(chunk)
+    const { first } = this.#unpacker
+    if (first.writableLength > MOST_WAITING) this.drop()
+    else first.write(chunk)
   }
 
   /** Not before there is something to unpack: many a body is not wanted. */
-  #unpack(first: Buffer): Transform {
-    return unpackerOf(this.#coding, first)!
+  #begin(first: Buffer): void {
+    this.#isBegun = true
+    if (this.#codings.length === 0) return
+    this.#unpacker = unpackerOf(this.#codings, first)
+    // An error ends the look, as the end does: what was found before it stands.
+    this.#unpacker?.last
       .on('data', this.#onUnpacked)
-      .on('end', this.#onOver)
-      .on('error', this.#onOver)
-      .on('close', this.#onOver)
+      .on('error', () => undefined)
+      .on('close', this.#onClosed)
   }
 
-  /** The body is whole: what was found in it, in the order of the pointers. */
+  /**
+   * The body is whole: what was found in it, in the order of the pointers. If it is packed, and can't be unpacked to its end, what
+   * comes before that counts. Of a body that was dropped nothing counts.
+   */
   async end(): Promise<readonly (number | undefined)[]> {
     const unpacker = this.#unpacker
-    if (unpacker !== undefined && !this.#isLost) {
+    if (unpacker !== undefined && !this.#isOver) {
       await new Promise<void>((resolve) => {
-        this.#onEnd = resolve
-        unpacker.end()
+        this.#onOver = resolve
+        unpacker.first.end()
       })
     }
-    if (this.#isLost) return this.#numbers.found.map(() => undefined)
+    if (this.#isDropped) return this.#numbers.found.map(() => undefined)
     this.#numbers.restart()
     return this.#numbers.found
   }
 
   /** The rest is not looked at. */
   drop(): void {
-    this.#isLost = true
-    this.#unpacker?.destroy()
+    this.#isOver = this.#isDropped = true
+    this.#unpacker?.last.destroy()
   }
 
   readonly #onUnpacked = (piece: Buffer): void => {
@@ -73,10 +89,8 @@ export class BodyNumbers {
     else this.#reader.write(piece)
   }
 
-  /** A body that is broken, or of another coding than it says, ends the look; what was found before that stands. */
-  readonly #onOver = (): void => {
-    this.#onEnd?.()
-    this.#onEnd = undefined
-    if (this.#unpacker?.readableEnded !== true) this.#isLost = true
+  readonly #onClosed = (): void => {
+    this.#isOver = true
+    this.#onOver?.()
   }
 }

@@ -1,7 +1,7 @@
+import { codingsOf, unpacked } from '../http/content-coding.ts'
 import { type Fields, joined } from '../http/fields.ts'
-import { parsedJson } from '../schema/json.ts'
 import type { DisguiseConfig } from '../schema/schema.ts'
-import { codingOf, unpacked } from './coding.ts'
+import { jsonOf } from './body-text.ts'
 import { type Pointer, pointerOf, someAt } from './pointer.ts'
 
 /** A refusal is short: of a longer body nothing is looked at. */
@@ -41,7 +41,7 @@ export class Disguises {
       if (disguise.body.length === 0) return true
       if (mayTell(fields)) (left ??= []).push(disguise)
     }
-    return left === undefined ? false : new BodyLook(left, codingOf(fields['content-encoding']))
+    return left === undefined ? false : new BodyLook(left, codingsOf(fields['content-encoding']))
   }
 }
 
@@ -64,13 +64,13 @@ function mayTell(fields: Fields): boolean {
 /** Keeps a body until it is whole, or too long to be a refusal. */
 export class BodyLook {
   readonly #disguises: readonly Disguise[]
-  readonly #coding: string
+  readonly #codings: readonly string[]
   readonly #pieces: Buffer[] = []
   #bytes = 0
 
-  constructor(disguises: readonly Disguise[], coding: string) {
+  constructor(disguises: readonly Disguise[], codings: readonly string[]) {
     this.#disguises = disguises
-    this.#coding = coding
+    this.#codings = codings
   }
 
   /** Takes in a piece; returns whether more may be wanted. */
@@ -82,8 +82,9 @@ export class BodyLook {
 
   /** Whether the body, which is whole now, is that of a refusal. */
   matches(): boolean {
-    const body = unpacked(Buffer.concat(this.#pieces), this.#coding)
-    const value = body && parsedJson(body.toString())
+    const body = Buffer.concat(this.#pieces)
+    // Some servers name a coding, and send the body as it is.
+    const value = jsonOf(unpacked(body, this.#codings) ?? body)
     if (value === undefined) return false
     return this.#disguises.some((disguise) =>
       disguise.body.every(({ at, values }) => someAt(value, at, (found) => values.includes(found))),

@@ -2,7 +2,9 @@ import { type Fields, joined } from '../http/fields.ts'
 import type { JsonNumbers } from './json-numbers.ts'
 
 const STREAM = /^\s*text\/event-stream\s*(?:;|$)/i
-const FIELD = 'data:'
+/** Before the first line there may be a byte order mark. */
+const FIELD = Buffer.from('\uFEFFdata:')
+const LINE = FIELD.indexOf('data:')
 const [LF, CR] = [0x0a, 0x0d]
 
 /**
@@ -11,7 +13,7 @@ const [LF, CR] = [0x0a, 0x0d]
  */
 export class EventData {
   readonly #numbers: JsonNumbers
-  /** How many bytes of a line were compared with `data:`; -1 in a line of another field. */
+  /** How far `FIELD` was found; -1 in a line of another field. */
   #at = 0
   #isEmpty = true
   #wasCr = false
@@ -40,11 +42,12 @@ export class EventData {
     if (byte === LF || byte === CR) {
       if (this.#isEmpty) this.#numbers.restart()
       this.#isEmpty = true
-      this.#at = 0
+      this.#at = LINE
       return
     }
     this.#isEmpty = false
-    if (this.#at >= 0) this.#at = byte === FIELD.charCodeAt(this.#at) ? this.#at + 1 : -1
+    if (this.#at === 0 && byte !== FIELD[0]) this.#at = LINE
+    if (this.#at >= 0) this.#at = byte === FIELD[this.#at] ? this.#at + 1 : -1
   }
 }
 

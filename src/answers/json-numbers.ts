@@ -100,6 +100,8 @@ export class JsonNumbers {
       this.#isLost = true
       return
     }
+    // What comes before it can only be a byte order mark.
+    this.#text = ''
     this.#kinds.push(kind)
     this.#isName = kind === OBJECT
     this.#name(kind === ARRAY ? '0' : '')

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import { type Fields, membersOf } from '../http/fields.ts'
+import { codingsOf } from '../http/content-coding.ts'
+import type { Fields } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -79,12 +80,6 @@ const NONE: readonly string[] = []
 const TEXT =
   /^\s*(?:text\/|application\/(?:[\w.+-]*(?:json|xml|javascript|yaml|ndjson)|x-www-form-urlencoded|graphql))/i
 
-/** The codings that a `Content-Encoding` names, in lower case. `x-gzip` means `gzip` (RFC 9110 §8.4.1.3). */
-function codingsIn(field: string | string[]): readonly string[] {
-  const names = membersOf(field).map((name) => name.toLowerCase().replace(/^x-/, ''))
-  return names.filter((name) => name !== 'identity')
-}
-
 /**
  * Replaces a credential by asterisks, one for each byte, so that `Content-Length` stays true. It scrubs all headers and
  * trailers, and bodies that are text. The caller has to unpack a packed body before; see `codings`.
@@ -94,7 +89,7 @@ export class Scrub {
   readonly #onFound: (place: Place) => void
   #isFound = false
   #looksIntoBody = false
-  /** The codings of a packed text body, in lower case, in the order in which they were applied; empty for any other body. */
+  /** The codings of a packed text body, as `codingsOf` gives them; empty for any other body. */
   codings: readonly string[] = NONE
   /** The end of the last piece, held back because a credential may begin in it. */
   #tail: Buffer | undefined
@@ -110,7 +105,7 @@ export class Scrub {
     const { 'content-type': type, 'content-encoding': coding } = fields
     // A body without a type may be an error page, which is text.
     const isText = type === undefined || TEXT.test(String(type))
-    this.codings = isText && coding !== undefined ? codingsIn(coding) : NONE
+    this.codings = isText ? codingsOf(coding) : NONE
     this.#looksIntoBody = isText && this.codings.length === 0
   }
 

@@ -1,7 +1,6 @@
-import type { Transform } from 'node:stream'
-import { isKnownCoding, unpacked, unpackerOf } from '../answers/coding.ts'
 import { isEventStream } from '../answers/event-data.ts'
 import type { Scrub } from '../credentials/scrub.ts'
+import { type Unpacker, unpacked, unpackerOf } from '../http/content-coding.ts'
 import { weakened } from '../http/entity-tag.ts'
 import { type Fields, joined, onlyValue } from '../http/fields.ts'
 import type { Clock, Timer } from '../time/clock.ts'
@@ -16,8 +15,6 @@ const LOOK_MS = 200
 /** A body is a bomb if it unpacks to more than this many bytes, and to more than `MOST_TIMES` times what was sent. It is broken off. */
 const MOST_UNPACKED = 64 * 1_048_576
 const MOST_TIMES = 100
-/** A body with more codings than this, one upon the other, is not unpacked. No server applies so many. */
-const MOST_CODINGS = 4
 
 /** Fields that are only true of the packed bytes. */
 const OF_PACKED = [
@@ -48,8 +45,7 @@ export function isToUnpack(
   // None of these has a body, whatever its fields say.
   if (method === 'HEAD' || status === 204 || status === 304) return false
   // A part can't be unpacked without the parts before it.
-  if (status === 206 && !isOfAll(joined(fields['content-range']))) return false
-  return codings.length <= MOST_CODINGS && codings.every(isKnownCoding)
+  return status !== 206 || isOfAll(joined(fields['content-range']))
 }
 
 /**
@@ -73,7 +69,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   #unpackedBytes = 0
   #receiver: BodyReceiver | undefined
   #ending: ((receiver: BodyReceiver) => void) | undefined
-  #stages: readonly Transform[] = []
+  #unpacker: Unpacker | undefined
   #isWhole = false
   /** Everything was unpacked. Bytes behind the packed data are dropped. */
   #isUnpacked = false
@@ -117,12 +113,12 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   }
 
   pause(): void {
-    if (this.#phase === 'unpacking') this.#stages.at(-1)?.pause()
+    if (this.#phase === 'unpacking') this.#unpacker?.last.pause()
     else this.#response.pause()
   }
 
   resume(): void {
-    if (this.#phase === 'unpacking') this.#stages.at(-1)?.resume()
+    if (this.#phase === 'unpacking') this.#unpacker?.last.resume()
     else this.#response.resume()
   }
 
@@ -166,10 +162,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   #look(): void {
     const packed = Buffer.concat(this.#kept)
     if (packed.length === 0) return this.#decide('decided')
-    const body = this.#scrub.codings.reduceRight<Buffer | undefined>(
-      (bytes, coding) => bytes && unpacked(bytes, coding),
-      packed,
-    )
+    const body = unpacked(packed, this.#scrub.codings)
     if (body === undefined) return this.#unpackAll()
     const scrubbed = this.#scrub.whole(body)
     // A credential may also follow the packed data, or stand in it unpacked.
@@ -207,31 +200,22 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   #pass(piece: Buffer): void {
     if (this.#isOver || this.#isUnpacked) return
     if (this.#phase !== 'unpacking') return this.#receiver!.piece(piece)
-    if (this.#stages.length === 0 && !this.#open(piece)) return
-    if (!this.#stages[0]!.write(piece)) this.#response.pause()
+    this.#unpacker ??= this.#open(piece)
+    if (this.#unpacker === undefined) {
+      this.#phase = 'decided'
+      this.#receiver!.piece(piece)
+    } else if (!this.#unpacker.first.write(piece)) this.#response.pause()
   }
 
-  /** Begins to unpack. If the first piece is not packed after all, passes it on and returns false. */
-  #open(first: Buffer): boolean {
-    const codings = this.#scrub.codings.toReversed()
-    if (isPlainly(codings[0]!, first)) {
-      this.#phase = 'decided'
-      this.#receiver!.piece(first)
-      return false
-    }
-    // The first byte of an inner coding is not known yet. Nearly always it is that of zlib.
-    const stages = codings.map((coding, i) => unpackerOf(coding, i === 0 ? first : Buffer.of(0x78))!)
-    this.#stages = stages
-    const onError = (error: Error): void => this.#safely(() => this.#break(error))
-    for (const [i, stage] of stages.entries()) {
-      stage.on('error', onError)
-      const next = stages[i + 1]
-      if (next !== undefined) stage.pipe(next)
-    }
-    stages[0]!.on('drain', () => this.#safely(() => this.#goOn()))
-    stages.at(-1)!.on('data', (piece: Buffer) => this.#safely(() => this.#unpackedPiece(piece)))
-    stages.at(-1)!.on('end', () => this.#safely(() => this.#unpackedAll()))
-    return true
+  /** Begins to unpack; undefined if the body is not packed after all. */
+  #open(piece: Buffer): Unpacker | undefined {
+    const unpacker = unpackerOf(this.#scrub.codings, piece)
+    unpacker?.first.on('drain', () => this.#safely(() => this.#goOn()))
+    unpacker?.last
+      .on('error', (error) => this.#safely(() => this.#break(error)))
+      .on('data', (one: Buffer) => this.#safely(() => this.#unpackedPiece(one)))
+      .on('end', () => this.#safely(() => this.#unpackedAll()))
+    return unpacker
   }
 
   #goOn(): void {
@@ -261,10 +245,8 @@ export class PackedResponse implements BodyReceiver, Deliverable {
 
   #finish(): void {
     if (this.#ending === undefined || this.#isOver) return
-    const [first] = this.#stages
-    if (first === undefined) return this.#conclude()
     // A whole body is unpacked to its end before the end is told. For a body that broke off there is nothing to wait for.
-    if (this.#isWhole && !this.#isUnpacked) first.end()
+    if (this.#unpacker !== undefined && this.#isWhole && !this.#isUnpacked) this.#unpacker.first.end()
     else this.#conclude()
   }
 
@@ -277,7 +259,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   #close(): void {
     this.#isOver = true
     this.#timer?.cancel()
-    for (const stage of this.#stages) stage.destroy()
+    this.#unpacker?.last.destroy()
   }
 
   /**
@@ -298,14 +280,6 @@ export class PackedResponse implements BodyReceiver, Deliverable {
 function isOfAll(range: string): boolean {
   const [, last, length] = /^bytes 0-(\d+)\/(\d+)$/i.exec(range) ?? []
   return last !== undefined && Number(last) + 1 === Number(length)
-}
-
-/** Whether a body is not packed although its fields name a coding: some servers send that. The client gets such a body as it is. */
-function isPlainly(coding: string, first: Buffer): boolean {
-  if (first.length < 4) return false
-  const start = first.readUInt32BE()
-  if (coding === 'gzip') return start >>> 16 !== 0x1f8b && (start >>> 16) % 31 !== 0
-  return coding === 'zstd' && start !== 0x28b52ffd && (start & 0xf0ffffff) !== 0x502a4d18
 }
 
 /** A body that unpacks to so much more than was sent is no answer to anything. */

@@ -74,6 +74,9 @@ describe('numbers in a body', () => {
     ['deflate', deflateSync],
     ['br', brotliCompressSync],
     ['zstd', zstdCompressSync],
+    ['gzip, br', (body: string) => brotliCompressSync(gzipSync(body))],
+    ['identity, gzip', gzipSync],
+    ['gzip, gzip', (body: string) => gzipSync(gzipSync(body))],
   ])('are found in %s', async (coding, pack) => {
     const fields = { ...JSON_TYPE, 'content-encoding': coding }
     expect(await found(pack(USAGE), ['/usage/prompt'], fields)).toEqual([12])
@@ -81,8 +84,41 @@ describe('numbers in a body', () => {
     expect(await found('no such coding', ['/usage/prompt'], fields)).toEqual([undefined])
   })
 
-  it('are not looked for in a coding that nobody knows', async () => {
-    expect(await found(USAGE, ['/output'], { ...JSON_TYPE, 'content-encoding': 'gzip, br' })).toEqual([undefined])
+  it.each(['utf-8', 'none', 'identity', '', 'gzip', 'zstd', 'x-own'])(
+    'are found in a body that is not packed, whatever it says: %s',
+    async (coding) => {
+      expect(await found(USAGE, ['/output'], { ...JSON_TYPE, 'content-encoding': coding })).toEqual([99])
+    },
+  )
+
+  it('count where what follows them can not be unpacked', async () => {
+    const fields = { ...JSON_TYPE, 'content-encoding': 'gzip' }
+    const packed = gzipSync(USAGE)
+    // Without the end that gzip has; with bytes behind it; and with a break in the middle of a long body.
+    expect(await found(packed.subarray(0, -8), ['/usage/prompt'], fields)).toEqual([12])
+    expect(await found(Buffer.concat([packed, Buffer.from('xx')]), ['/usage/prompt'], fields, packed.length)).toEqual([
+      12,
+    ])
+    const long = gzipSync(
+      `{"usage":{"prompt":12},"rest":[${Array.from({ length: 20_000 }, (_, i) => (i * 7_919) % 10_007).join()}]}`,
+    )
+    long.fill(0xff, long.length - 100)
+    expect(await found(long, ['/usage/prompt'], fields, 1_000)).toEqual([12])
+    for (const [coding, pack] of [
+      ['br', brotliCompressSync],
+      ['zstd', zstdCompressSync],
+    ] as const) {
+      const behind = Buffer.concat([pack(USAGE), Buffer.from('xx')])
+      expect(await found(behind, ['/usage/prompt'], { ...JSON_TYPE, 'content-encoding': coding }, 1_000)).toEqual([12])
+    }
+  })
+
+  it('are found behind a byte order mark', async () => {
+    expect(await found(`\uFEFF${USAGE}`, ['/output'])).toEqual([99])
+    expect(await found('\uFEFF[7]', ['/0'])).toEqual([7])
+    expect(await found('\uFEFFdata: {"a":1}\n\n', ['/a'], EVENTS, 1)).toEqual([1])
+    expect(await found('\uFEFF: hello\ndata: {"a":1}\n\n', ['/a'], EVENTS)).toEqual([1])
+    expect(await found('data: {"a":1}\n\n\uFEFFdata: {"a":2}\n\n', ['/a'], EVENTS)).toEqual([1])
   })
 
   it('are those of the last event that has them', async () => {

@@ -10,6 +10,7 @@ const LIMITED = JSON.stringify({
   data: null,
   errors: [{ type: 'OTHER' }, { type: 'RATE_LIMITED', message: 'too many' }],
 })
+const TWICE = brotliCompressSync(gzipSync(LIMITED))
 const GOOD = JSON.stringify({ data: { ok: true } })
 const JSON_TYPE = { 'content-type': 'application/json; charset=utf-8' }
 
@@ -61,6 +62,16 @@ describe('a refusal for rate that has another status', () => {
     ['its body in zstd', { headers: { ...JSON_TYPE, 'content-encoding': 'zstd' }, body: zstdCompressSync(LIMITED) }],
     ['its body in deflate', { headers: { ...JSON_TYPE, 'content-encoding': 'deflate' }, body: deflateSync(LIMITED) }],
     ['its raw deflate', { headers: { ...JSON_TYPE, 'content-encoding': 'deflate' }, body: deflateRawSync(LIMITED) }],
+    ['its body in two codings', { headers: { ...JSON_TYPE, 'content-encoding': 'gzip, br' }, body: TWICE }],
+    [
+      'its body, which is not in the coding that it names',
+      { headers: { ...JSON_TYPE, 'content-encoding': 'br' }, body: LIMITED },
+    ],
+    [
+      'its body in a coding that nobody knows',
+      { headers: { ...JSON_TYPE, 'content-encoding': 'utf-8' }, body: LIMITED },
+    ],
+    ['its body behind a byte order mark', { body: `\uFEFF${LIMITED}` }],
     ['its JSON of another type', { headers: { 'content-type': 'application/vnd.x+json' }, body: LIMITED }],
     ['a header', { headers: { 'x-throttled': 'TRUE' }, body: 'no' }],
     ['a header beside a 5xx', { status: 503, headers: { 'x-throttled': 'yes' } }],
@@ -77,7 +88,7 @@ describe('a refusal for rate that has another status', () => {
     ['text that only mentions it', { headers: { 'content-type': 'text/plain' }, body: LIMITED }],
     ['a broken body', { body: LIMITED.slice(1) }],
     ['a body of another coding than it says', { headers: { ...JSON_TYPE, 'content-encoding': 'gzip' }, body: 'x' }],
-    ['a coding that nobody knows', { headers: { ...JSON_TYPE, 'content-encoding': 'x-own' }, body: LIMITED }],
+    ['a coding that nobody knows', { headers: { ...JSON_TYPE, 'content-encoding': 'x-own' }, body: gzipSync(LIMITED) }],
     ['a body that is longer than a refusal', { body: `${' '.repeat(70_000)}${LIMITED}` }],
     ['no body', { status: 200, body: '' }],
   ])('is not seen in %s, which is passed on as it came', async (_, answer, path) => {

@@ -203,6 +203,10 @@ describe('an upstream that packs its answers', () => {
     const plain = await get(sent('gzip', Buffer.from(ECHO)))
     expect(plain.body.toString()).toBe(SCRUBBED)
     expect(plain.headers).not.toHaveProperty('content-encoding')
+    for (const coding of ['utf-8', 'none', 'gzip, x-own']) {
+      const unknown = await get(sent(coding, Buffer.from(ECHO)))
+      expect([unknown.body.toString(), unknown.headers['content-encoding']]).toEqual([SCRUBBED, coding])
+    }
     const behind = await get(sent('gzip', Buffer.concat([gzipSync('{}'), Buffer.from(SECRET)])))
     expect(behind.body.toString()).not.toContain(SECRET)
     const wrong = Buffer.concat([gzipSync(ECHO).subarray(0, -8), Buffer.alloc(8)])
