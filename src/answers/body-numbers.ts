@@ -11,14 +11,14 @@ import { EventData, isEventStream } from './event-data.ts'
 import { JsonNumbers } from './json-numbers.ts'
 import type { Pointer } from './pointer.ts'
 
-/** If so much of a body waits to be unpacked, it is not looked at any more: it comes faster than that goes. */
+/** If so much of a body waits to be unpacked, the rest is not looked at: it comes faster than it can be unpacked. */
 const MOST_WAITING = 1_048_576
 /** A body that unpacks to more is a bomb. */
 const MOST_UNPACKED = 256 * 1_048_576
 
 /**
- * Looks for numbers in the body of a response that passes by: JSON, lines of JSON, or events with JSON; as it is, or packed with
- * gzip, deflate, Brotli or zstd. Of the body it keeps only what waits to be unpacked, which is bounded.
+ * Looks for numbers in the body of a response that passes by: JSON, lines of JSON, or events with JSON. The body may be packed with
+ * gzip, deflate, Brotli or zstd. Only what waits to be unpacked is kept of it, which is bounded.
  */
 export class BodyNumbers {
   readonly #numbers: JsonNumbers
@@ -29,7 +29,7 @@ export class BodyNumbers {
   #isBegun = false
   /** Nothing more is read of the body. */
   #isOver = false
-  /** What the rest of the body says is not known. */
+  /** The rest of the body is not read, so nothing that was found in it counts. */
   #isDropped = false
   #onOver: (() => void) | undefined
 
@@ -48,7 +48,7 @@ export class BodyNumbers {
     else first.write(chunk)
   }
 
-  /** Not before there is something to unpack: many a body is not wanted. */
+  /** Called with the first piece: many bodies are not read at all, and need no unpacker. */
   #begin(first: Buffer): void {
     this.#isBegun = true
     if (this.#codings.length === 0) return
@@ -61,8 +61,8 @@ export class BodyNumbers {
   }
 
   /**
-   * The body is whole: what was found in it, in the order of the pointers. If it is packed, and can't be unpacked to its end, what
-   * comes before that counts. Of a body that was dropped nothing counts.
+   * The body is whole. Returns what was found in it, in the order of the pointers. If the body can't be unpacked to its end, what
+   * comes before that counts. If it was dropped, nothing counts.
    */
   async end(): Promise<readonly (number | undefined)[]> {
     const unpacker = this.#unpacker

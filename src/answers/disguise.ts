@@ -4,7 +4,7 @@ import type { DisguiseConfig } from '../schema/schema.ts'
 import { jsonOf } from './body-text.ts'
 import { type Pointer, pointerOf, someAt } from './pointer.ts'
 
-/** A refusal is short: of a longer body nothing is looked at. */
+/** A refusal is short, so a longer body is not looked at. */
 export const LOOK_BYTES = 65_536
 
 const JSON_TYPE = /^\s*[\w.-]+\/(?:[\w.-]+\+)?json\s*(?:;|$)/i
@@ -33,7 +33,7 @@ export class Disguises {
     }))
   }
 
-  /** Whether an answer with this head is one of them; or what can tell that by its body, if only that can. */
+  /** Whether an answer with this head is such a refusal. If only its body can tell, returns what judges the body. */
   judge(className: string, status: number, fields: Fields): boolean | BodyLook {
     let left: Disguise[] | undefined
     for (const disguise of this.#all) {

@@ -8,8 +8,8 @@ const LINE = FIELD.indexOf('data:')
 const [LF, CR] = [0x0a, 0x0d]
 
 /**
- * Reads the data of each event of a stream of events (WHATWG HTML §9.2.6) as a text of its own. Of all events the last one that has a
- * value counts.
+ * Reads the data of each event of a stream of events (WHATWG HTML §9.2.6) as a text of its own. If several events have a value, the
+ * last one counts.
  */
 export class EventData {
   readonly #numbers: JsonNumbers

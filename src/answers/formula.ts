@@ -3,10 +3,10 @@ import { add, divided, type Fraction, fractionOf, greater, lesser, negated, time
 /** A price: exact arithmetic over a few named values, made ready once. */
 export type Formula = (values: Readonly<Record<string, Fraction>>) => Fraction
 
-/** A formula that can't be read: where and why, in words for people. */
+/** A formula that can't be read. The message says where and why, in words for people. */
 export class FormulaError extends Error {}
 
-/** No formula that anyone needs is longer, and so none nests deeper than the stack allows. */
+/** No formula that anyone needs is longer. The bound also keeps a formula from nesting deeper than the stack allows. */
 const LONGEST = 400
 
 const TOKEN = /\s*(?:(?<number>\d+(?:\.\d+)?|\.\d+)|(?<name>[a-z_][a-zA-Z0-9_]*)|(?<sign>[-+*/(),]))/y

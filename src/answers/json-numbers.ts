@@ -10,9 +10,9 @@ const [QUOTE, BACKSLASH, COMMA, COLON] = [0x22, 0x5c, 0x2c, 0x3a]
 const [OBJECT, ARRAY, OBJECT_END, ARRAY_END] = [0x7b, 0x5b, 0x7d, 0x5d]
 
 /**
- * Finds numbers in JSON that comes in pieces, and keeps nothing else: so a body of any length takes the same memory. A library
- * would keep whole strings, which a hostile upstream could make as long as it likes. Of several values in a row, as in NDJSON, and of
- * a name that comes twice the last one counts. A number may stand in quotes.
+ * Finds numbers in JSON that comes in pieces. It keeps nothing else, so a body of any length takes the same memory. A library would
+ * keep whole strings, which a hostile upstream could make as long as it likes. If there are several values in a row, as in NDJSON, or
+ * a name comes twice, the last one counts. A number may stand in quotes.
  */
 export class JsonNumbers {
   /** What was found, in the order of the pointers. */
@@ -46,7 +46,7 @@ export class JsonNumbers {
     }
   }
 
-  /** What comes next is another text. What was found stays. */
+  /** Another text begins. What was found stays. */
   restart(): void {
     this.#endScalar()
     this.#kinds.length = 0
@@ -138,7 +138,10 @@ export class JsonNumbers {
   }
 }
 
-/** A name with escapes. Bytes beyond ASCII are kept one by one, as in Latin-1, so it is not found if it has both. */
+/**
+ * A name without its escapes. Bytes beyond ASCII are kept one by one, as in Latin-1, so a name with escapes and such bytes is not
+ * found.
+ */
 function unescaped(text: string): string {
   try {
     return JSON.parse(`"${text}"`) as string

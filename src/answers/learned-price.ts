@@ -1,12 +1,13 @@
-/** So many of the latest prices are remembered. */
+/** How many of the latest prices are remembered. */
 const REMEMBERED = 1_000
-/** The order of the remembered prices is made anew after so many. */
+/** After how many new prices the remembered ones are sorted again. */
 const SORT_EVERY = 10
 
 /**
- * Learns how much to reserve for calls of one kind, so that at most a given share of them costs more. Of n prices that come
- * in no particular order, the next one exceeds the k-th smallest with a probability of at most 1 - k / (n + 1); so the smallest k is taken
- * for which that is at most the share. As long as there is none, nothing is known, and the most that a call may cost is to be reserved.
+ * Learns how much to reserve for calls of one kind, so that at most a given share of them costs more. Of n prices in no particular
+ * order, the next one exceeds the k-th smallest with a probability of at most 1 - k / (n + 1). The reservation is the smallest k-th
+ * price for which that is at most the share. If there is none, too few prices are known, and the most that a call may cost is to be
+ * reserved.
  */
 export class LearnedPrice {
   readonly #latest = new Float64Array(REMEMBERED)
@@ -15,7 +16,7 @@ export class LearnedPrice {
   #next = 0
   #since = 0
 
-  /** A call has cost so much. */
+  /** Notes what a call has cost. */
   observe(units: number): void {
     this.#latest[this.#next] = units
     this.#next = (this.#next + 1) % REMEMBERED

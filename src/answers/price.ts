@@ -24,7 +24,7 @@ export class Price {
   readonly pointers: readonly Pointer[]
 
   /**
-   * `given` are names of values that `units` is given; `unitsOfOne` how many units are one of what the formula computes, as for
+   * `given`: the names of values that `units` is given. `unitsOfOne`: how many units make one of what the formula computes, as for
    * money. Throws a `FormulaError`.
    */
   constructor({ values = {}, formula }: PriceConfig, given: readonly string[] = [], unitsOfOne = 1) {
@@ -40,14 +40,14 @@ export class Price {
     this.#formula = parseFormula(formula ?? names.join(' + '), [...names, ...given])
   }
 
-  /** Whether the head of an answer tells it, so that nothing which comes later does. */
+  /** Whether the head of an answer tells the whole price, so that nothing later is needed. */
   isToldBy(fields: Fields): boolean {
     return this.#sources.every(({ header }) => header !== undefined && numberIn(fields[header]) !== undefined)
   }
 
   /**
-   * A whole number of units, which is rounded up once, at the end; undefined if a value is missing, or makes no sense. `found`: what the
-   * body says at the pointers.
+   * A whole number of units, rounded up once, at the end; undefined if a value is missing or makes no sense. `found`: what the body
+   * says at `pointers`.
    */
   units(
     fields: Fields | undefined,

@@ -18,7 +18,7 @@ export interface AbsoluteTarget {
 export type LocalEnd = Partial<Pick<Socket, 'localAddress' | 'localPort'>>
 
 const ABSOLUTE = /^(https?):\/\/([^/?#]+)(.*)$/i
-/** Leaves out what URL parsers read differently, such as a backslash or an escape. */
+/** Matches a host, and perhaps a port. It does not match what URL parsers read differently, such as a backslash or an escape. */
 export const AUTHORITY = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
 
 /** Splits the target into its parts, or says what is wrong with it. */

@@ -91,7 +91,7 @@ export async function admitWithAny(
     const maxWaitMs = isFirst
       ? Math.min(pool.affinity!.maxWaitMs, leftToWait(call, plan.target, plan.graceMs, plan.deadline, enteredAt))
       : 0
-    // This may throw, so it comes before the permit, which nobody would give back.
+    // This may throw, so it comes before there is a permit: nobody would give that back.
     plan.use(candidate, because)
     const { comesBack } = plan.target.requestOptions
     const admission = await enterFor(maxWaitMs, plan.target, candidate, comesBack, call.gone)

@@ -16,7 +16,7 @@ export interface Payer {
   readonly tariff?: Tariff
 }
 
-/** What the call is charged to the budgets of its client, which its permit does not cover. */
+/** The charge of the call to the budgets of its client, which its permit does not cover. */
 export type Budgeted = Pick<Spend, 'prices' | 'answered' | 'settle'>
 
 /**

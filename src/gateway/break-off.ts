@@ -2,13 +2,13 @@ import type { Socket } from 'node:net'
 import type { Call } from './call.ts'
 
 /**
- * Ends a response in the middle, so that its client knows that it is not whole. A body in HTTP/1.0 has no chunks and may have no
- * length: the end of the connection is its end, and only a reset is none (RFC 9112 §8). In TLS, too, since many clients do not mind
- * that the end was not announced.
+ * Ends a response in the middle, so that its client knows that it is not whole. In HTTP/1.0 a body has no chunks and may have no
+ * length. The end of the connection is then the end of the body, unless it is a reset (RFC 9112 §8). The same goes for TLS, since
+ * many clients accept an end that was not announced.
  */
 export function breakOff({ request, response }: Pick<Call, 'request' | 'response'>): void {
   const socket = request.httpVersion === '1.0' ? response.socket : undefined
-  // What is being ended already can't be reset.
+  // A connection that is being ended already can't be reset.
   if (socket?.writableEnded !== false) response.destroy()
   else bareConnection(socket).resetAndDestroy()
 }
@@ -17,7 +17,7 @@ export function breakOff({ request, response }: Pick<Call, 'request' | 'response
 export function breakOffWhenIdle(call: Pick<Call, 'request' | 'response'>, idleMs: number): void {
   const { response } = call
   response.setTimeout(idleMs, () => breakOff(call))
-  // Node would leave the timer to the next response on this connection, which may be long in coming.
+  // Node would leave the timer running for the next response on this connection, which may come much later.
   response.prependOnceListener('finish', () => response.setTimeout(0))
 }
 

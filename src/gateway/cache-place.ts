@@ -9,8 +9,8 @@ import type { Call, Target } from './call.ts'
 import { outgoingRequest } from './outgoing.ts'
 
 /**
- * The place of the answer to a read in the store, also if it depends on fields of the request (RFC 9111 §4.1). What a resource and a
- * selector are, cache/key.ts says; what a generation is, cache/store.ts.
+ * The place in the store of the answer to a read, also if the answer depends on fields of the request (RFC 9111 §4.1). cache/key.ts
+ * says what a resource and a selector are, and cache/store.ts what a generation is.
  */
 export class CachePlace {
   readonly #call: Call
@@ -96,8 +96,8 @@ export class CachePlace {
   }
 
   /**
-   * The fields of the client by which the upstream may tell who asks, as they go there. Few upstreams name them in Vary: an
-   * account whose id is not known is chosen by the client's own header, and a cookie is somebody's session.
+   * The client's fields by which the upstream may tell who asks, as they go upstream. Few upstreams name them in Vary. If the
+   * account's id is not known, the client's own header chooses the account; and a cookie is somebody's session.
    */
   #askers(): readonly string[] {
     const { account, upstream } = this.#target

@@ -38,7 +38,7 @@ export function sessionOf({ credential }: Account, { headers }: Pick<Traits, 'he
   return affinity && (joined(headers[affinity.header]).trim() || undefined)
 }
 
-/** When the longest window ends that one credential has for itself, as far as its latest charge told. */
+/** When the longest window ends in which this credential is counted alone, as far as its latest charge told. */
 function endOf({ chargeSet: { limits }, watches }: AdmissionPolicy): number | undefined {
   let longest = -1
   for (let i = 0; i < limits.length; i++) {

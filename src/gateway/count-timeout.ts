@@ -5,7 +5,7 @@ import type { Call } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
 import type { Upstream } from './snapshot.ts'
 
-/** Counts a timeout by its phase: also one after the headers, of which the client is told by no refusal. */
+/** Counts a timeout by its phase. That includes timeouts after the headers, of which no refusal tells the client. */
 export function countTimeout(
   { id }: Call,
   { timeouts }: Upstream,

@@ -13,9 +13,9 @@ export interface Counting {
 }
 
 /**
- * Charges are all or nothing only within one partition, which is one hash slot. So where a limit spans accounts, the upstream
- * itself is the partition of all of them: every call to it is counted by one Redis node, and an account that is busy takes
- * processor time of that node from the others. Without such a limit each account has a partition of its own.
+ * Charges are all or nothing only within one partition, which is one hash slot. So if a limit spans accounts, the whole upstream is
+ * one partition. One Redis node then counts every call to it, and a busy account takes that node's processor time from the others.
+ * Without such a limit, each account has a partition of its own.
  */
 export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfig): Counting {
   const credentialOwner = new Map<string, string>()
@@ -33,7 +33,7 @@ export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfi
   return { isShared: bases.has('upstream') || (isCredentialShared && bases.has('credential')), credentialOwner, pools }
 }
 
-/** The upstreams whose limits all begin to count anew with this change, because their partitions are others. */
+/** The upstreams whose limits all count from zero after this change, because they get other partitions. */
 export function countedAnew(before: Upstreams, after: Upstreams): string[] {
   return Object.keys(after).filter((name) => {
     const known = before[name]

@@ -10,11 +10,11 @@ export interface Answered {
 /** How an attempt ended, before anything of it was passed to the client. */
 export type Ending =
   | Answered
-  /** The upstream refused the call because there were too many, and wants none for so long. */
+  /** The upstream refused the call for its rate, and wants none for `pauseMs`. */
   | { readonly kind: 'throttled'; readonly status: number; readonly pauseMs: number }
   | Unanswered
 
-/** How an attempt ended that has no response. */
+/** How an attempt without a response ended. */
 export type Unanswered =
   /** No byte was sent, or the upstream says that it has done nothing of the call. */
   | { readonly kind: 'unreachable' }
@@ -32,7 +32,7 @@ export interface RetryPolicy extends BackoffPolicy {
   readonly retries: number
   /** The statuses of responses after which a call is retried. */
   readonly statuses: ReadonlySet<number>
-  /** Which calls may be sent again that the upstream refused for too many: any, where it refuses before it acts. */
+  /** Which calls may be sent again after the upstream refused them for their rate: any, if it refuses before it acts. */
   readonly throttled: 'any' | 'safe'
 }
 
@@ -50,8 +50,8 @@ export interface Situation {
 }
 
 /**
- * Milliseconds after which to send a call once more, or undefined if this attempt was the last one: what cannot be retried
- * safely, or in time, ends the call as it is.
+ * Milliseconds after which to send a call once more; undefined if this attempt was the last one. A call that can't be repeated
+ * safely, or in time, ends as it is.
  */
 export function decide(ending: Ending, policy: RetryPolicy, situation: Situation, random: Random): number | undefined {
   if (situation.attempts > policy.retries || !situation.isReplayable) return undefined

@@ -18,7 +18,7 @@ export class Failure {
   readonly retryAfterMs: number | undefined
   /** Hash of a wrong key that the client presented: it may have been a guess. */
   readonly guess: string | undefined
-  /** The failure that opened the breaker because of which it is refused. */
+  /** The failure that opened the breaker by which the call is refused. */
   readonly openedBy: BreakerFailure | undefined
   /** The error behind it, for the log. */
   readonly cause: unknown
@@ -41,7 +41,7 @@ export function isFailure(value: object): value is Failure {
 export interface FailureFacts {
   readonly status: number
   readonly code: string
-  /** Whose trouble it is, where an older answer may stand in for it; nobody's where that would hide a mistake. */
+  /** Whose trouble it is, if an older answer may stand in for the failure; missing if that would hide a mistake. */
   readonly trouble?: 'upstream' | 'quota'
 }
 
@@ -74,7 +74,7 @@ export const FAILURES = {
  */
 export type FailureKind = keyof typeof FAILURES
 
-/** What whoever reads of a refusal can do about it: the words of the table in docs/refusals.md. */
+/** What the reader of a refusal can do about it: the words of the table in docs/refusals.md. */
 export const ADVICE_OF = {
   invalid_request: 'read the message: what is malformed, missing or too much, or which account to name',
   unauthenticated:

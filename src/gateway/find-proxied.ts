@@ -9,14 +9,14 @@ export interface ProxiedTarget<U> {
   readonly upstream: U
   /** The path of the upstream's own URL, with which the path of the call began. */
   readonly basePath: string
-  /** Path and query behind that. */
+  /** Path and query after `basePath`. */
   readonly target: string
   readonly host: string
 }
 
 /**
- * Finds the upstream that a URL is of. What is no upstream's is refused: over plain HTTP nothing goes to other hosts, and a
- * tunnel leads to one only.
+ * Finds the upstream of a URL. A URL that belongs to no upstream is refused: plain HTTP to other hosts is not forwarded, and a tunnel
+ * leads to one host only.
  */
 export function findProxied<U>(
   origins: Origins<U>,

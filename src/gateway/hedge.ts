@@ -5,13 +5,13 @@ import type { Call } from './call.ts'
 
 export interface HedgeOptions {
   /**
-   * How long after the first the second attempt begins, unless the first has response headers by then, in milliseconds; undefined
-   * for none.
+   * How long after the first attempt the second one begins, in milliseconds, unless the first has response headers by then. Undefined
+   * if there is to be no second one.
    */
   afterMs(): number | undefined
   /** Admits a second attempt without waiting, and says what to send; undefined if there may be none. */
   begin(isStillWanted: () => boolean): Promise<Beginning | undefined>
-  /** Is told of a mistake of the gateway in the second attempt, while the first goes on and may well answer the call. */
+  /** Called with a mistake of the gateway that does not end the call: the other attempt goes on, and may well answer it. */
   onMistake(mistake: unknown): void
 }
 
@@ -22,8 +22,8 @@ export interface Beginning {
 }
 
 /**
- * An attempt with a second one beside it if it is late. Its outcome is that of the first of the two with response headers that are
- * no failure, or of the one that is left; the other is given up without a word. Its time counts once, from the first dispatch.
+ * An attempt, with a second one beside it if the first is late. The first of the two to get response headers that are no failure
+ * decides the outcome. If one of them fails, the other decides. The time of both counts once, from the first dispatch.
  */
 export class HedgedAttempt implements Disposable {
   readonly #call: Call
@@ -43,7 +43,7 @@ export class HedgedAttempt implements Disposable {
     this.#hedge = hedge
   }
 
-  /** Rejects where the gateway made a mistake with the attempt that is left. */
+  /** Rejects if a mistake of the gateway ends the last attempt that runs. */
   send(request: OutgoingRequest, options: AttemptOptions): Promise<Outcome> {
     const { clock } = this.#call
     const afterMs = this.#hedge.afterMs()
@@ -76,7 +76,7 @@ export class HedgedAttempt implements Disposable {
     } catch (mistake) {
       if (this.#second !== undefined) this.#running.delete(this.#second)
       this.#second?.[Symbol.dispose]()
-      // Where the first has failed already the call would wait for ever.
+      // If the first attempt has failed already, nothing else would end the wait of the call.
       if (this.#running.size === 0 && !this.#isOver) this.#reject(mistake)
       else this.#hedge.onMistake(mistake)
     }
@@ -98,7 +98,7 @@ export class HedgedAttempt implements Disposable {
     this.#resolve({ ...outcome, tookMs: this.#call.clock.now() - this.#startedAt })
   }
 
-  /** A mistake of the gateway is told, and keeps the other attempt from nothing. */
+  /** Gives an attempt up. A mistake of the gateway in that is only reported, so that it does not stop the other attempt. */
   #supersede(attempt: Attempt): void {
     this.#running.delete(attempt)
     try {

@@ -17,7 +17,9 @@ export interface QuotaNotice extends ClassLabels {
   readonly used: number
 }
 
-/** An episode begins when less than this is left, and ends when as much as that was left for a while. */
+/**
+ * An episode begins when less than the first of these parts is left. It ends when the second is left, and the first was for a while.
+ */
 const LOW_SHARE = 0.1
 const RECOVERED_SHARE = 0.2
 /** Episodes of short windows that follow one another this closely are one. */
@@ -38,8 +40,8 @@ export interface WatchOptions {
 }
 
 /**
- * Tells once an episode that little is left of a limit, or that the upstream lets through less of it than is configured; and, when
- * asked, how fast it is spent.
+ * Tells, once in each episode, that little is left of a limit, or that the upstream lets through less of it than is configured. Also
+ * tells, when asked, how fast the limit is spent.
  */
 export class LimitWatch {
   readonly #clock: Clock
@@ -48,9 +50,9 @@ export class LimitWatch {
   readonly #lowEpisodes: CounterSeries
   readonly #notify: (notice: QuotaNotice) => void
   readonly #meter: BurnMeter
-  /** When more of it comes back, or all, as its latest charge told, by `Clock.now`. */
+  /** When some of the limit, or all, comes back, as its latest charge told, by `Clock.now`. */
   endsAt: number | undefined
-  /** When it was last so; undefined between episodes. */
+  /** When little was left last; undefined between episodes. */
   #lowAt: number | undefined
   #reducedAt: number | undefined
 
@@ -69,8 +71,8 @@ export class LimitWatch {
   }
 
   /**
-   * `id` is that of the call whose charge told it. Without one somebody only looks: that little is left is then for those to tell who use
-   * it, or a scrape would tell of it once for each process.
+   * Notes a usage. `id` names the call whose charge told it. Without `id`, such as in a scrape, no episode of little left begins:
+   * each process would tell of the same one.
    */
   note(usage: LimitUsage, id?: string): void {
     const now = this.#clock.now()

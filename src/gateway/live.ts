@@ -25,8 +25,8 @@ export class LiveSnapshot {
   }
 
   /**
-   * Puts a configuration in force for calls that come after that, one at a time. Calls go on while it is built. If this rejects, nothing
-   * has changed.
+   * Puts a configuration in force for all later calls. Replacements run one after the other. Calls go on meanwhile. If it rejects,
+   * nothing has changed.
    */
   replace(config: Config): Promise<void> {
     const replaced = this.#replaced.then(() => this.#replace(config))
@@ -51,7 +51,7 @@ export class LiveSnapshot {
     previous.calls.onIdle(() => this.#release(previous))
   }
 
-  /** Ends every transport, and what still goes on there: after the last call, that is what no client waits for. */
+  /** Closes every transport, and breaks off what still goes on there. After the last call, no client waits for any of that. */
   async close(): Promise<void> {
     await this.#replaced
     await Promise.all([...this.#holders.keys()].map((transport) => transport.destroy()))

@@ -6,12 +6,12 @@ import { ownHeaders, tightestOf } from './own-headers.ts'
 
 // Max-Forwards says how often an OPTIONS may still be forwarded (RFC 9110 §7.6.2). Other methods may ignore it.
 
-/** Whether it may not be forwarded, so that the gateway has to answer itself. */
+/** Whether the request may not be forwarded, so that the gateway has to answer it itself. */
 export function isLastHop({ headers }: IncomingMessage): boolean {
   return /^0+$/.test(onlyMember(headers['max-forwards']) ?? '')
 }
 
-/** Answers that the gateway is here. What the vendor would allow, it does not know. */
+/** Answers that the gateway is here. It does not know what the vendor would allow. */
 export function answerAsLastHop(call: Answering): Forwarded {
   const headers: string[] = []
   ownHeaders(call, headers, tightestOf(call))

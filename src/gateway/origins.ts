@@ -8,16 +8,16 @@ interface Located {
   readonly config: { readonly hosts: readonly string[] }
 }
 
-/** An upstream at a host, and the path of its URL, below which are the calls that are its own. */
+/** An upstream at a host, and the path of its URL. Calls below that path are its own. */
 export interface AtOrigin<U> {
   readonly upstream: U
   readonly basePath: string
 }
 
-/** Upstreams by `host:port` of their URLs and of the names that they own; at each the longest path first. */
+/** Upstreams by `host:port`, of their URLs and of the names that they own; those with the longest path first. */
 export type Origins<U> = ReadonlyMap<string, readonly AtOrigin<U>[]>
 
-/** Builds them. Whoever asks a vendor in plain HTTP means the same vendor. */
+/** Builds them. A request in plain HTTP for a vendor's host means the same upstream as one over TLS. */
 export function originsOf<U extends Located>(upstreams: Iterable<U>): Origins<U> {
   const origins = new Map<string, AtOrigin<U>[]>()
   const add = (host: string, port: number | string, at: AtOrigin<U>): void => {

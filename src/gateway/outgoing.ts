@@ -10,8 +10,8 @@ import { countHop } from './max-forwards.ts'
 import type { RequestCredential } from './request-credential.ts'
 
 /**
- * The request as it goes upstream: the client's, less what was meant for the gateway, with account and credential; and with
- * `conditions`, if given, in the place of the client's own.
+ * The request as it goes upstream: the client's request without what was meant for the gateway, but with account and credential.
+ * `conditions`, if given, take the place of the client's own.
  */
 export function outgoingRequest(
   call: Call,
@@ -53,7 +53,7 @@ function traceOf({ trace, attempts }: Call): OutgoingTrace | undefined {
   return trace && { traceparent: trace.traceparent(attempts), tracestate: trace.parent?.state }
 }
 
-/** A client may also have put a key into the header of another upstream: a key of ours goes to no vendor. */
+/** Adds the headers of other upstreams in which the client put a key of the gateway: such a key goes to no vendor. */
 function droppedNames({ snapshot, request }: Call, { droppedNames: names }: Account): ReadonlySet<string> {
   const { callers, keyHeaders } = snapshot
   if (callers.isOpen) return names
@@ -66,14 +66,14 @@ function droppedNames({ snapshot, request }: Call, { droppedNames: names }: Acco
   return dropped
 }
 
-/** The client's query as it is; with the account added where the vendor's API wants it there and the client left it out. */
+/** The client's query. The account is added if the vendor's API wants it there, and the client left it out. */
 function queryWithAccount({ upstream, account, route, path, query }: Target): string {
   const wanted = upstream.config.accountQuery
   if (wanted === undefined || route.credential === 'none') return query
   return withAccount(query, wanted, account.id, withoutAlias(path, upstream.aliasPrefix))
 }
 
-/** The query with the account's id, if it has one that is wanted at a path below the upstream's URL and not there. */
+/** Adds the account's id to a query that lacks it, if the id is known and wanted at that path, which lies below the upstream's URL. */
 export function withAccount(
   query: string,
   { name, paths }: NonNullable<UpstreamConfig['accountQuery']>,

@@ -3,7 +3,10 @@ import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import { limitName, windowLengthMs } from '../ledger/limit.ts'
 import type { Answering, Call } from './call.ts'
 
-/** Adds the gateway's own headers, which every response to a call has: names and values in turn. `tightest` is its `tightestOf`. */
+/**
+ * Adds the gateway's own headers, which every response to a call has: names and values in turn. `tightest` is what `tightestOf`
+ * returns.
+ */
 export function ownHeaders(call: Answering, headers: string[], tightest: LimitUsage | undefined): void {
   call.overheadMs = call.gatewayMs
   headers.push('X-Correlation-Id', call.id, 'Server-Timing', serverTiming(call))
@@ -21,8 +24,8 @@ function serverTiming({ waitedMs, upstreamMs, sleptMs, overheadMs = 0 }: Call): 
 type Charged = Pick<Call, 'usage' | 'budgetUsage' | 'budgetUnits' | 'target'>
 
 /**
- * The limit that leaves the client the fewest calls, and so the one that it meets first. It may belong to the client's budget. Undefined
- * if no limit can be told; then what the vendor says of its own stays.
+ * The limit that leaves the client the fewest calls, and so the one that it meets first. It may belong to the client's budget.
+ * Undefined if the fields can describe none of its limits: then the vendor's own fields stay.
  */
 export function tightestOf({ usage, budgetUsage, budgetUnits, target }: Charged): LimitUsage | undefined {
   const units = target?.admissionPolicy.chargeSet.units
@@ -69,21 +72,21 @@ function quotaHeaders(tightest: LimitUsage, call: Charged, now: EpochMs, headers
     'X-RateLimit-Reset',
     String(Math.ceil((now + tightest.resetMs) / 1_000)),
     'RateLimit-Policy',
-    // The draft has windows of whole seconds. Of another window nothing is said rather than something untrue.
+    // The draft counts windows in whole seconds. Nothing is said of another window, because it would be untrue.
     `${name};q=${requests}${unit === undefined ? '' : `;qu="micro-${unit}"`}${windowMs % 1_000 === 0 ? `;w=${windowMs / 1_000}` : ''}`,
     'RateLimit',
     `${name};r=${remaining};t=${Math.ceil(tightest.resetMs / 1_000)}`,
   )
 }
 
-/** The fields have whole numbers of at most 15 digits, so money is told in millionths: rounded down, as what is left must be. */
+/** The fields hold whole numbers of at most 15 digits, so money is told in millionths. It is rounded down, as what is left must be. */
 function told(units: number, unit: string | undefined): number {
   return unit === undefined ? units : Math.floor(units / 1_000)
 }
 
 /**
- * The name of a limit's policy: its class, or the whole name of the limit where the call was charged to several limits
- * of that class, which would otherwise seem to be one.
+ * The name of a limit's policy: usually its class. If the call was charged to several limits of that class, it is the whole name of
+ * the limit, because they would seem to be one otherwise.
  */
 function policyName(named: LimitUsage, { usage, budgetUsage }: Charged): string {
   const { limit } = named

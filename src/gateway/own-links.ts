@@ -6,9 +6,10 @@ import { proxiedOn } from './proxied.ts'
 const FIELDS: ReadonlySet<string> = new Set(['location', 'content-location', 'link'])
 
 /**
- * Lets the links in a response that lead to the upstream itself lead to the gateway, as the client addressed it: a client that
- * follows them stays on the way on which it has its credential and is counted. Links to any other origin stay, and so do bodies.
- * `headers`, names and values in turn, those of the upstream in lower case, are changed. What caches keep is not: other clients may address the gateway otherwise.
+ * Makes the links in a response that lead to the upstream lead to the gateway, as the client addressed it. A client that follows them
+ * still goes through the gateway, where it has its credential and is counted. Links to any other origin stay, and so do bodies.
+ * Changes `headers` in place (name, value, …; the upstream's names in lower case). The cache keeps the links unchanged, since other
+ * clients may use another address.
  */
 export function leadToGateway(call: Call, headers: string[]): void {
   if (call.upstream?.config.ownLinks !== 'rewrite') return
@@ -32,7 +33,7 @@ const ABSOLUTE = /^(\s*)([a-z][a-z\d+.-]*:)?\/\/([^/?#\s]+)/i
 
 class Links {
   readonly #call: Call
-  /** Of the gateway; undefined where the client named no host. */
+  /** The gateway's origin; undefined if the client named no host. */
   readonly #origin: string | undefined
   readonly #prefix: string
 
@@ -57,7 +58,7 @@ class Links {
     const { url, basePath } = this.#call.upstream!
     const [before, , scheme = url.protocol, authority] = ABSOLUTE.exec(value) ?? []
     if (before === undefined) {
-      // It begins at the root of the host, where the client has the gateway. Others begin at the path of the call.
+      // A path from the root gets the gateway's prefix. Any other relative reference is relative to the path of the call.
       return isBelow(value, basePath) && value.startsWith('/') ? this.#prefix + value.slice(basePath.length) : value
     }
     const rest = value.slice(before.length)

@@ -18,9 +18,9 @@ import { type LearnedPrices, Reserve } from './reserve.ts'
 /** The prices that hold for one call; undefined if its model has none. */
 export type Tariff =
   | {
-      /** By the names that formulas have for them. */
+      /** By the names that formulas use. */
       readonly prices: Readonly<Record<string, Fraction>>
-      /** What the call costs in any case, where its answer has no say in it. */
+      /** What the call costs whatever its answer says; undefined if the answer decides. */
       readonly flat: number | undefined
     }
   | undefined
@@ -29,14 +29,14 @@ export type Tariff =
 export interface PricedCall {
   readonly route: Route
   readonly client: string
-  /** What of the request's body is there whole. */
+  /** The request's body; undefined unless all of it is here. */
   readonly body: Buffer | undefined
 }
 
 /**
- * What calls to an upstream cost in money, in billionths of its currency. Prices are decimal numbers of any size and are computed with
- * exactly; what a call costs is rounded up once, to the next billionth. A call of which the price is not known, because its model
- * has none or its answer does not tell, costs what was reserved for it.
+ * What calls to an upstream cost in money, in billionths of its currency. Prices are decimal numbers of any size, and the arithmetic
+ * is exact. Only the result is rounded up, to the next billionth. If the price of a call is not known, because its model has none or
+ * its answer does not tell, the call costs what was reserved for it.
  */
 export class PriceList {
   readonly unit: string
@@ -44,10 +44,10 @@ export class PriceList {
   readonly #price: Price
   readonly #reserve: Reserve | undefined
   readonly #tariffs: ReadonlyMap<string, Tariff>
-  /** Beginnings of models, the longest first. */
+  /** The names of models that end with `*`, without it, the longest first. */
   readonly #beginnings: readonly string[]
   readonly #free: ReadonlySet<number | string>
-  /** Given where prices do not depend on the call. */
+  /** The tariff of every call if there is no list of prices. */
   readonly #always: Tariff
 
   /** Throws a `FormulaError`. */
@@ -83,11 +83,11 @@ export class PriceList {
     return isStatusOf(this.#free, status)
   }
 
-  /** How long an answer to a call of this tariff is read on without its client, in milliseconds. */
+  /** How long the answer to a call of this tariff is read on after its client has left, in milliseconds; 0 for not at all. */
   finishMsFor(tariff: Tariff): number {
     const { response, finish = DEFAULT_FINISH_MS } = this.#config
     const prices = tariff ?? this.#always
-    // Where it has no price, or always the same, the answer tells nothing.
+    // If the call has no price, or always the same, the answer tells nothing.
     return response === undefined || prices === undefined || prices.flat !== undefined ? 0 : finish
   }
 

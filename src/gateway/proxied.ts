@@ -9,14 +9,14 @@ export interface Tunnelled {
   readonly credentials: string | undefined
 }
 
-/** How a call came that was sent to the forward proxy: in a tunnel, or to the port itself with a whole URL. */
+/** How a call came to the forward proxy: through a tunnel, or to the port itself with a whole URL. */
 export interface Proxied {
   readonly tunnel: Tunnelled | undefined
-  /** Whether a request came. */
+  /** Whether a request has come this way. */
   isUsed: boolean
 }
 
-/** A property of a connection, since the requests of HTTP/2 show theirs only through a stand-in. */
+/** Set on the connection itself, because a request of HTTP/2 shows only a stand-in of its connection, which no map would find. */
 const PROXIED = Symbol('proxied')
 
 /** Marks a connection as one of the forward proxy. */
@@ -34,7 +34,7 @@ export function proxiedOn(connection: object): Proxied | undefined {
 /** The header in which a client of the forward proxy presents its key. */
 export const PROXY_KEY_HEADERS = ['proxy-authorization']
 
-/** That header alone: of the request, or of the CONNECT that made its tunnel. */
+/** The client's key header alone: from the request, or from the CONNECT that made its tunnel. */
 export function proxyKey({ tunnel }: Pick<Proxied, 'tunnel'>, headers: IncomingHttpHeaders): IncomingHttpHeaders {
   const value = tunnel === undefined ? headers['proxy-authorization'] : tunnel.credentials
   return value === undefined ? {} : { 'proxy-authorization': value }

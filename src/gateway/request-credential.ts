@@ -29,8 +29,8 @@ export class RequestCredential {
   }
 
   /**
-   * Undefined if the credential is ready; else a promise that resolves when it is, or with why it is not: a failure, or the wait is
-   * over, because the client has gone, or at `until`, or after `mostMs`.
+   * Returns undefined if the credential is ready. Otherwise resolves with undefined when it is; with a failure if it can't be had; or
+   * with `over` if the client has gone, or at `until`, or after `mostMs`.
    */
   prepare(call: Sending, until: number, mostMs = Infinity): Promise<Failure | 'over' | undefined> | undefined {
     const wait = this.#credential.ready?.(this.#isRenewed)
@@ -44,8 +44,8 @@ export class RequestCredential {
   }
 
   /**
-   * Whether a call that was answered so is to be sent once more, with another credential. The upstream has done nothing
-   * of it (RFC 9110 §15.5.2, §15.5.4), so this is no matter of methods; but it happens once a call, and only if it can.
+   * Whether to send a call with that answer once more, with another credential. The upstream has done nothing of the call (RFC 9110
+   * §15.5.2, §15.5.4), so its method does not matter. Returns true once a call at most, and only if the call can be sent again.
    */
   isWorthAnother(status: number, isReplayable: boolean, retryAfterMs: number): boolean {
     const mayRetry = isReplayable && !this.#isRenewed

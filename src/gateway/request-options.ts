@@ -57,7 +57,7 @@ export function readRequestOptions(
   }
 }
 
-/** The value of a field. Equal lines count once; different lines are joined, which no option can be parsed from. */
+/** The value of a field. Equal lines count once. Different lines are joined, and no option can be parsed from that. */
 function optionIn(field: Field): string | undefined {
   return field === undefined ? undefined : (onlyMember(field) ?? joined(field))
 }

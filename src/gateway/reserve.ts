@@ -17,7 +17,7 @@ const MOST_KINDS = 2_000
 
 /** What was learned of prices, by limit, route and client. A reload keeps it. */
 export class LearnedPrices {
-  /** Made at its first use: it takes all its room at once, and each account has one although most learn nothing. */
+  /** Made at its first use. It takes all its room at once, and each account has one, although most learn nothing. */
   #byKind: LRUCache<string, LearnedPrice> | undefined
 
   of(kind: string): LearnedPrice {

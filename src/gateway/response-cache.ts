@@ -10,9 +10,9 @@ import type { Forwarded } from './forwarded.ts'
 import type { ResponseObserver } from './response-observer.ts'
 
 /**
- * What the cache of an upstream (RFC 9111) says of a call: it answers reads of cached routes from what is kept, or sees what
- * comes from upstream and keeps what may be kept. A write is a miss, whose observer ends what is kept of its path, also where
- * no route of that path is cached.
+ * Asks the cache of an upstream (RFC 9111) about a call. A read of a cached route is answered from what is kept; otherwise its
+ * observer keeps the answer if that may be kept. A write is a miss. Its observer ends what is kept of its path, even if no route of
+ * that path is cached.
  */
 export function lookUpInCache(call: Call, target: Target, shared: SharedCache): CacheAnswer | Promise<CacheAnswer> {
   const { method = '' } = call.request
@@ -45,7 +45,7 @@ class Write implements ResponseObserver {
   conclude(end: Forwarded): Forwarded {
     this.#isDecided = true
     const isUnanswered = end.kind === 'refused' || end.kind === 'client_gone'
-    // Whatever ended the call, what was sent before may have been carried out.
+    // However the call ended, what was sent before may have been carried out.
     const isUnsent = end.kind === 'refused' && end.failure.kind === 'unreachable' && this.#call.attempts === 1
     if (isUnanswered && this.#call.attempts > 0 && !isUnsent) this.#invalidate()
     return end
@@ -56,7 +56,7 @@ class Write implements ResponseObserver {
   /** Invalidates before the client sees the response, so that its next read is not older than its write (RFC 9111 §4.4). */
   begin(status: number, _: string, fields: Fields): void {
     this.#isDecided = true
-    // Of several attempts an earlier one may have been carried out, which the last one is refused for.
+    // If there were several attempts, an earlier one may have been carried out, although the last one is refused.
     if (status >= 400 && !UNCERTAIN_STATUS.has(status) && this.#call.attempts === 1) return
     this.#invalidate()
     for (const name of ['location', 'content-location']) {

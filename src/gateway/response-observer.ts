@@ -3,9 +3,11 @@ import type { Cancellation } from '../time/cancellation.ts'
 import type { Forwarded } from './forwarded.ts'
 import type { StoredAnswer } from './stored-answer.ts'
 
-/** Sees the responses to a call on their way, and decides whether something else answers it. Disposed of at the end of the call. */
+/**
+ * Sees the responses to a call on their way, and decides whether something else answers the call. Disposed of at the end of the call.
+ */
 export interface ResponseObserver extends Disposable {
-  /** Names and values in turn that go upstream in the place of the client's own conditions. */
+  /** Names and values in turn. They go upstream in place of the client's own conditions. */
   readonly conditions: readonly string[] | undefined
   /** The request is sent now. */
   sent(): void
@@ -20,8 +22,8 @@ export interface ResponseObserver extends Disposable {
   slow(): void
   /** Whether other calls wait for the response. Then it goes on without its client, and does not wait for it. */
   readonly isAwaited: boolean
-  /** Returns what is cancelled when the last of them leaves. Ask when the client itself has gone. */
+  /** Returns a cancellation for when the last of those calls has left. Ask when the client itself has gone. */
   lastWaiterGone(): Cancellation | undefined
-  /** The end of the call, or a stored answer in place of a refusal. */
+  /** Returns the end of the call, or a stored answer in place of a refusal. */
   conclude(end: Forwarded): Forwarded | StoredAnswer
 }

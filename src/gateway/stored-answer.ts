@@ -17,7 +17,7 @@ export interface StoredAnswer {
   readonly status: CacheStatus
 }
 
-/** Answers with what is kept; with a 304 where that is what the client has (RFC 9110 §13.2.2). */
+/** Answers with what is kept, or with a 304 if the client has that already (RFC 9110 §13.2.2). */
 export function answerFromCache(call: Answering, target: Target, { entry, result, status }: StoredAnswer): Forwarded {
   const { request, response } = call
   const ageMs = Math.max(0, call.clock.now() - entry.bornAt)

@@ -36,7 +36,7 @@ type Ending = (receiver: BodyReceiver) => void
 export class UpstreamResponse {
   readonly status: number
   readonly fields: Fields
-  /** The reason phrase, which HTTP/2 has none of. */
+  /** The reason phrase; empty in HTTP/2, which has none. */
   readonly phrase: string
   /** Whether it refuses the call for rate with a status other than 429. It is then judged as a 429, but passed on as it is. */
   isDisguised = false

@@ -14,13 +14,13 @@ interface Head {
 }
 
 /**
- * Refuses what a web page sent, for a gateway that wants no key. It listens on loopback, but every page that a browser of this
- * machine shows reaches it there: with an Origin of the page's own, or by a name of its own that stands for 127.0.0.1 by now
- * (DNS rebinding). The page would act with the vendor's credential, and read the answers where the vendor lets all origins read.
+ * Refuses what a web page sent to a gateway that wants no key. The gateway listens on loopback, but every page in a browser of this
+ * machine can reach it: with the page's own Origin, or by a name of the page's that stands for 127.0.0.1 by now (DNS rebinding). The
+ * page would act with the vendor's credential, and read the answers if the vendor lets all origins read.
  */
 export function refuseWebPage(names: Names, { url, headers, proxied }: Head): Failure | undefined {
   const { host, origin } = headers
-  // Where the target is a whole URL, or led through the forward proxy, its host was judged, and the Host field does not count.
+  // If the target is a whole URL, or came through the forward proxy, its host was checked already, and the Host field does not count.
   if (host !== undefined && proxied === undefined && url.startsWith('/') && !isOurs(names, host)) {
     return forbidden(
       `${host.slice(0, 253)} is no name of the gateway, so a web page may have sent this: call it as 127.0.0.1 or localhost, or add the name to server.hosts`,
@@ -39,7 +39,7 @@ export function refuseWebPage(names: Names, { url, headers, proxied }: Head): Fa
 
 const ADVICE = 'where clients is not configured only programs may call; configure clients, and send a key'
 
-/** An address leads to itself alone: it is a name that no page can have changed to 127.0.0.1. */
+/** Whether a Host is an address or a name of the gateway. No page can make an address lead to another machine. */
 function isOurs(names: Names, host: string): boolean {
   const name = bareHost(host)
   return isIP(withoutBrackets(name)) !== 0 || isLocalhost(name) || isNamed(names, name)

@@ -40,7 +40,10 @@ export interface Unpacker {
   readonly last: Transform
 }
 
-/** Makes the unpacker of a body that begins with that piece; undefined if the body is not packed after all: some servers send that. */
+/**
+ * Makes the unpacker of a body that begins with that piece. Undefined if the body is not packed: some servers name a coding all the
+ * same.
+ */
 export function unpackerOf(codings: readonly string[], piece: Buffer): Unpacker | undefined {
   if (isPlainly(codings.at(-1)!, piece)) return undefined
   // The first byte of an inner coding is not known yet. Nearly always it is that of zlib.
@@ -66,7 +69,7 @@ const BROTLI: Unpacking = { whole: zlib.brotliDecompressSync, stream: zlib.creat
 const ZSTD: Unpacking = { whole: zlib.zstdDecompressSync, stream: zlib.createZstdDecompress }
 const ZLIB_HEADER = Buffer.of(0x78)
 
-/** By the first piece of the body: some servers leave out the header of zlib, as RFC 9110 §8.4.1.2 notes. */
+/** What undoes each coding, by the first piece of the body: some servers leave out the header of zlib, as RFC 9110 §8.4.1.2 notes. */
 const CODINGS: Readonly<Record<string, (first: Buffer) => Unpacking>> = {
   gzip: () => ZLIB,
   deflate: (first) => ((first[0]! & 0x0f) === 8 ? ZLIB : RAW),

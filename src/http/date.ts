@@ -65,15 +65,15 @@ export function dateOf({ date }: Fields, now: EpochMs): number | undefined {
 }
 
 /**
- * The time of day for the sender of a message, by which other dates and moments in it are read. It is our own time if
- * its `Date` differs by no more than the second that it is rounded to.
+ * The sender's time of day, by which other dates and moments in its message are read. If its `Date` differs from our own time by no
+ * more than the second that it is rounded to, our own time is taken.
  */
 export function senderNow(fields: Fields, now: EpochMs): EpochMs {
   const told = dateOf(fields, now)
   return told === undefined || Math.abs(told - now) < 2_000 ? now : (told as EpochMs)
 }
 
-/** Above these a number is no time to wait but a moment: of seconds since 1970 from 2001 on, of milliseconds from 1973 on. */
+/** From these on a number is no time to wait but a moment: in seconds since 1970 from 2001 on, in milliseconds from 1973 on. */
 const EPOCH_SECONDS = 1e9
 const EPOCH_MS = 1e11
 

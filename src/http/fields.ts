@@ -1,5 +1,5 @@
 /*
- * src/http: facts of HTTP messages that no call needs to know: fields, dates, Retry-After, problem details.
+ * src/http: facts of HTTP that do not depend on any call: fields, dates, codings of bodies, Retry-After, problem details.
  * It imports only time.
  * A change here must prove itself on what real servers send: several lines, odd dates, quotes (test/http).
  */

@@ -1,9 +1,9 @@
-/** So many places of a head are remembered. */
+/** How many places of a head are remembered. */
 const PLACES_KEPT = 64
 
 /**
- * What is known of the names of fields, by their place in a head. Heads that come one after the other mostly have the same names in
- * the same places, and to compare two names costs less than to look one up.
+ * What is known of the names of fields, by their place in a head. Successive heads mostly have the same names in the same places, and
+ * comparing two names costs less than looking one up.
  */
 export class NamesByPlace<Known> {
   readonly #latest: { readonly name: string; readonly known: Known }[] = []

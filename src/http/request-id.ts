@@ -2,8 +2,8 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { onlyMember } from './fields.ts'
 
 /**
- * Whether a text may name a request in a log, a header or a URL: 1 to 128 visible ASCII characters. `.` and `..` may not, because
- * every client takes them out of a URL's path (RFC 3986 §5.2.4), even if they are escaped.
+ * Whether a text may name a request in a log, a header or a URL: 1 to 128 visible ASCII characters. `.` and `..` may not, because URL
+ * parsers remove such segments of a path (RFC 3986 §5.2.4).
  */
 export function isRequestId(text: string): boolean {
   return /^(?!\.{1,2}$)[\x21-\x7e]{1,128}$/.test(text)

@@ -10,7 +10,7 @@ export interface RemoteParent {
   readonly state: string | undefined
 }
 
-/** What a new trace has to know: which part of the calls without a parent is sampled, and whether failures are kept besides. */
+/** Which share of the calls without a parent is sampled, and whether the spans of failures are kept besides. */
 export interface TraceRule {
   readonly sample: number
   readonly failures: boolean
@@ -19,16 +19,18 @@ export interface TraceRule {
 /** Any version but ff, which is forbidden; of later ones only the fields of version 00 are read (§3.2). */
 const TRACEPARENT = /^(?!ff)([\da-f]{2})-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-([\da-f]{2})(-.*)?$/
 const SAMPLED = 1
-/** The last 56 bits of an id are random in all programs, which take the same traces by comparing them (OpenTelemetry, `rv`). */
+/**
+ * The last 56 bits of a trace id are random in all programs. Programs that compare them sample the same traces (OpenTelemetry, `rv`).
+ */
 const RANDOM_VALUES = 2 ** 56
 const TRACE_BYTES = 16
 const ID_BYTES = 24
-/** Many are drawn at once, which takes a tenth of the time. */
+/** So many ids are drawn at a time, which takes a tenth of the time. */
 const DRAWN = 256
 
 /**
- * The trace of a call, and the ids of its spans. Ids are drawn at once, because they may go upstream, but written out only where somebody
- * reads them; spans are made when the call has ended.
+ * The trace of a call, and the ids of its spans. The ids are drawn at once, because they may go upstream. They become text only when
+ * somebody reads them. The spans are made when the call has ended.
  */
 export class TraceContext {
   readonly parent: RemoteParent | undefined
@@ -39,7 +41,7 @@ export class TraceContext {
   readonly #start: number
   #digits: string | undefined
 
-  /** Sampled as its parent is; without one, by its own id. */
+  /** With a parent, it is sampled as the parent is; without one, by its own id. */
   constructor(headers: IncomingHttpHeaders, { sample, failures }: TraceRule) {
     if (used === drawn.length) draw()
     this.#drawn = drawn
@@ -54,7 +56,7 @@ export class TraceContext {
     return this.parent?.traceId ?? this.#hex().slice(0, TRACE_BYTES * 2)
   }
 
-  /** Of the call itself with 0, of its attempts with their numbers from 1. */
+  /** The id of a span: 0 is the call itself, and its attempts are numbered from 1. */
   spanId(number: number): string {
     const first = this.#hex().slice(TRACE_BYTES * 2)
     if (number === 0) return first
@@ -62,12 +64,14 @@ export class TraceContext {
     return first.slice(0, 12) + last.toString(16).padStart(4, '0')
   }
 
-  /** Whether its spans are exported. A failure is, even if nothing else of its trace is. */
+  /** Whether its spans are exported. A failure may be kept although the trace is not sampled. */
   isKept(hasFailed: boolean): boolean {
     return this.isSampled || (hasFailed && this.#keepsFailure)
   }
 
-  /** The value of `traceparent` in an attempt. Its flag says what was decided when the call came: how it ends, nobody knows yet. */
+  /**
+   * The value of `traceparent` in an attempt. Its flag says what was decided when the call came, because nobody knows yet how it ends.
+   */
   traceparent(attempt: number): string {
     return `00-${this.traceId}-${this.spanId(attempt)}-${this.isSampled ? '01' : '00'}`
   }
@@ -84,7 +88,7 @@ export class TraceContext {
 }
 
 function readParent({ traceparent, tracestate }: IncomingHttpHeaders): RemoteParent | undefined {
-  // Several of them are joined by Node, and so none.
+  // Node joins several fields to one text, which matches nothing.
   const fields = typeof traceparent === 'string' ? TRACEPARENT.exec(traceparent) : null
   if (fields === null) return undefined
   const [, version, traceId, spanId, flags, rest] = fields
@@ -96,7 +100,7 @@ function readParent({ traceparent, tracestate }: IncomingHttpHeaders): RemotePar
 let drawn = Buffer.alloc(0)
 let used = 0
 
-/** Another piece of memory each time: calls that are under way have ids in the one before. */
+/** Takes another piece of memory each time, because calls under way have their ids in the one before. */
 function draw(): void {
   drawn = randomFillSync(Buffer.allocUnsafeSlow(ID_BYTES * DRAWN))
   used = 0

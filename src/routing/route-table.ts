@@ -24,8 +24,8 @@ export type Classify = (method: string, path: string) => Guess
 
 export interface RouteTableOptions {
   /**
-   * Layers of entries. The most specific path takes precedence. For the same path an earlier layer does, and within a
-   * layer an entry that names the method, before one for all methods.
+   * Layers of entries. The most specific path takes precedence. For the same path an earlier layer does; and within a layer, an entry
+   * that names the method.
    */
   readonly layers: readonly (readonly RouteEntry[])[]
   /** Default: by the method. */
