@@ -208,13 +208,21 @@ function isReportable({ kind, isEnforced, unit }: Limit): boolean {
 
 /**
  * Milliseconds from now until a reset that is written in any of the usual ways: seconds, seconds or milliseconds since 1970,
- * an ISO 8601 or HTTP date, or a duration such as `1m30s` or `6ms`. Undefined for anything else.
+ * an ISO 8601 or HTTP date, or a duration such as `1m30s` or `6ms`. Undefined for anything else, and for more than a year.
  */
 export function parseReset(text: string | undefined, now: EpochMs): number | undefined {
   if (text === undefined) return undefined
   const number = countOf(text)
-  if (number !== undefined) return Math.max(0, msUntil(number, now))
-  return durationOf(text) ?? untilDate(text, now)
+  return likelyReset(
+    number === undefined ? (durationOf(text) ?? untilDate(text, now)) : Math.max(0, msUntil(number, now)),
+  )
+}
+
+/** No vendor has longer windows. If a later reset was believed, a pool would leave out a credential that is used up for decades. */
+const MOST_RESET_MS = 366 * 86_400_000
+
+function likelyReset(ms: number | undefined): number | undefined {
+  return ms !== undefined && ms <= MOST_RESET_MS ? ms : undefined
 }
 
 const UNIT_MS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
@@ -268,7 +276,7 @@ function readStructured(values: string, policies: string): readonly LimitReport[
     if (left === undefined || (policy !== undefined && policy.unit !== 'requests')) continue
     const reset = parameters.get('t') ?? parameters.get('w')
     const [limit, window] = [policy?.parameters.get('q'), policy?.parameters.get('w')]
-    reports.add(name, { remaining: left, limit, windowMs: msOf(window), resetMs: msOf(reset) })
+    reports.add(name, { remaining: left, limit, windowMs: msOf(window), resetMs: likelyReset(msOf(reset)) })
   }
   return reports.all
 }
@@ -280,7 +288,7 @@ function readPairs(items: readonly Item[]): LimitReports {
   const end = (): void => {
     const [remaining, limit] = [pairs.get('remaining'), pairs.get('limit')]
     if (remaining !== undefined)
-      reports.add(`${limit}`, { remaining, limit, windowMs: undefined, resetMs: msOf(pairs.get('reset')) })
+      reports.add(`${limit}`, { remaining, limit, windowMs: undefined, resetMs: likelyReset(msOf(pairs.get('reset'))) })
     pairs = new Map()
   }
   for (const { name } of items) {

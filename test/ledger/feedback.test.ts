@@ -95,6 +95,21 @@ describe('what an upstream says of its limits', () => {
       [word(999, 1_000)],
     ],
     [
+      'X-RateLimit without a reset that is decades ahead',
+      { 'x-ratelimit-limit': '10', 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': '999999999' },
+      [word(0, 10)],
+    ],
+    [
+      'RateLimit without a reset that is decades ahead',
+      { ratelimit: '"day";r=0;t=999999999', 'ratelimit-policy': '"day";q=10;w=86400' },
+      [word(0, 10, undefined, 86_400_000)],
+    ],
+    [
+      'RateLimit as one list of numbers, without a reset that is decades ahead',
+      { ratelimit: 'limit=10, remaining=0, reset=999999999' },
+      [word(0, 10)],
+    ],
+    [
       'X-Rate-Limit with seconds to wait',
       { 'x-rate-limit-limit': '100', 'x-rate-limit-remaining': '7', 'x-rate-limit-reset': '13' },
       [word(7, 100, 13_000)],
@@ -288,6 +303,12 @@ describe('a reset', () => {
     ['Sat, 21 Nov 2026 10:00:30 GMT', 30_000],
     ['Sat Nov 21 10:00:30 2026', 30_000],
     ['2026-11-21T10:00:30', 30_000],
+    ['31536000', 31_536_000_000],
+    // Later than any window ends.
+    ['999999999', undefined],
+    ['99999d', undefined],
+    [String(Date.parse('2100-01-01T00:00:00Z') / 1_000), undefined],
+    ['2100-01-01T00:00:00Z', undefined],
     ['', undefined],
     ['-5', undefined],
     ['1e3', undefined],
