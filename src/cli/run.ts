@@ -56,6 +56,8 @@ export async function run(command: readonly string[], options: Options): Promise
     )
   }
   const { config } = found
+  // First the signals, then the folder: a signal whose default action ends the process would leave the CA's private key there.
+  const passSignalsTo = catchSignals()
   const folder = mkdtempSync(join(tmpdir(), 'sluice-run-'))
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
   const way = (await throughRunning(config, options)) ?? (await throughOwn(config, folder, options))
@@ -67,13 +69,29 @@ export async function run(command: readonly string[], options: Options): Promise
       `sluice run: NO_PROXY has hosts of upstreams, so the command gets it without ${entries}\n${OTHERS}\n`,
     )
   }
-  const code = await ended(command, env)
+  const code = await ended(command, env, passSignalsTo)
   await way.stop()
   process.exit(code)
 }
 
+/** Ends this process at a signal, as the signal itself would. From the call of what it returns, the command gets the signals instead. */
+function catchSignals(): (command: ChildProcess) => void {
+  let child: ChildProcess | undefined
+  for (const signal of PASSED_ON) {
+    process.on(signal, () => {
+      if (child === undefined) process.exit(SIGNALLED + constants.signals[signal])
+      if (!(OF_TERMINAL.includes(signal) && process.stdin.isTTY)) child.kill(signal)
+    })
+  }
+  return (command) => void (child = command)
+}
+
 /** Starts the command; resolves with the code to end with. */
-function ended([program = '', ...args]: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+function ended(
+  [program = '', ...args]: readonly string[],
+  env: NodeJS.ProcessEnv,
+  passSignalsTo: (command: ChildProcess) => void,
+): Promise<number> {
   const failed = ({ code, message }: NodeJS.ErrnoException): number => {
     const why = code === 'ENOENT' ? 'there is no such command' : message
     process.stderr.write(`sluice run: ${program}: ${why}\n`)
@@ -86,11 +104,7 @@ function ended([program = '', ...args]: readonly string[], env: NodeJS.ProcessEn
     // Node tells some of its refusals as an event, and throws others, such as ENOTDIR and E2BIG.
     return Promise.resolve(failed(error as NodeJS.ErrnoException))
   }
-  for (const signal of PASSED_ON) {
-    process.on(signal, () => {
-      if (!(OF_TERMINAL.includes(signal) && process.stdin.isTTY)) child.kill(signal)
-    })
-  }
+  passSignalsTo(child)
   return new Promise((resolve) => {
     child.once('error', (error) => resolve(failed(error)))
     child.once('close', (code, signal) => {

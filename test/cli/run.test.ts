@@ -1,10 +1,11 @@
 import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createSilentServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
 import { toolEnvironment } from '../../src/cli/tool-environment.ts'
 import { hashKey } from '../../src/clients/keys.ts'
@@ -273,6 +274,31 @@ it('passes signals on to the command, and leaves nothing behind', async () => {
   program.kill('SIGTERM')
   expect(await program.ended).toEqual({ code: 3, signal: null })
   expect(program.stdout).toBe('ready\ntold\n')
+  expect(readdirSync(temporary)).toEqual([])
+})
+
+it.each([
+  ['SIGHUP', 1],
+  ['SIGINT', 2],
+  ['SIGTERM', 15],
+] as const)('leaves nothing behind when %s stops its start', async (signal, number) => {
+  const temporary = join(configured(), 'tmp')
+  mkdirSync(temporary)
+  // It takes connections and never answers, so that the start waits to learn whether a gateway is there.
+  const silent = createSilentServer()
+  onTestFinished(() => void silent.close())
+  const asked = once(silent, 'connection') as Promise<[Socket]>
+  await new Promise<void>((resolve) => void silent.listen(0, '127.0.0.1', resolve))
+  const { port } = silent.address() as AddressInfo
+  const program = new Program(['run', '--', 'true'], {
+    cwd: configured({ forwardProxy: { port } }),
+    env: { TMPDIR: temporary },
+  })
+  const [connection] = await asked
+  onTestFinished(() => void connection.destroy())
+  expect(readdirSync(temporary)).toHaveLength(1)
+  program.kill(signal)
+  expect(await program.ended).toEqual({ code: 128 + number, signal: null })
   expect(readdirSync(temporary)).toEqual([])
 })
 
