@@ -42,7 +42,7 @@ const PASSED_ON: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'S
 
 /** An entry may have been there for other hosts inside a network, too, and a tool that no longer reaches them does not know why. */
 const OTHERS =
-  'sluice run: other hosts of these entries now go through the forward proxy, which reaches private addresses, and ports other than 443, only where forwardProxy.networkAccess and forwardProxy.ports allow them; else name each of these hosts in NO_PROXY'
+  'sluice run: other hosts in these entries now go through the forward proxy, too. It reaches private addresses only as forwardProxy.networkAccess allows, and ports other than 443 only as forwardProxy.ports allows. To go around it, name each host in NO_PROXY.'
 
 /**
  * Runs a command whose calls to the upstreams go through the gateway, without the command knowing: by the forward proxy of the
@@ -121,13 +121,13 @@ async function throughRunning(config: Config, { client }: Options): Promise<Way 
   if (!(await isOurs(proxy))) return undefined
   if (client !== undefined) {
     throw new CommandError(
-      `the gateway that runs at ${proxy.host} knows a client by its key alone: leave --client out, and set SLUICE_KEY to a key of ${client}`,
+      `--client has no effect on the gateway that runs at ${proxy.host}: set SLUICE_KEY to a key of ${client} instead`,
     )
   }
   const key = process.env['SLUICE_KEY']
   if (config.clients !== undefined && !key) {
     throw new CommandError(
-      `the gateway that runs at ${proxy.host} wants the key of a client: set SLUICE_KEY to it, and unset it to go without`,
+      `the gateway that runs at ${proxy.host} wants the key of a client: set SLUICE_KEY to the key of a client`,
     )
   }
   if (key) Object.assign(proxy, { username: RUN, password: encodeURIComponent(key) })

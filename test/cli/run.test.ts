@@ -255,8 +255,9 @@ it('leaves out of NO_PROXY what covers the host of an upstream for any tool, and
     stdout: 'other.example,127.0.0.1,::1\n{"name":"a"}',
     stderr: [
       'sluice run: NO_PROXY has hosts of upstreams, so the command gets it without *.localhost, LOCALHOST:1\n',
-      'sluice run: other hosts of these entries now go through the forward proxy, which reaches private addresses, and ports other than 443, ',
-      'only where forwardProxy.networkAccess and forwardProxy.ports allow them; else name each of these hosts in NO_PROXY\n',
+      'sluice run: other hosts in these entries now go through the forward proxy, too. It reaches private addresses only as ',
+      'forwardProxy.networkAccess allows, and ports other than 443 only as forwardProxy.ports allows. ',
+      'To go around it, name each host in NO_PROXY.\n',
     ].join(''),
   })
 })
@@ -329,7 +330,8 @@ it('uses the forward proxy of the gateway that runs, with the key of SLUICE_KEY'
   const command = ['run', '--', 'curl', '-sS', `${url}/api/things`]
   const named = await run(['run', '--client', 'ci', ...command.slice(1)], { cwd, env: { SLUICE_KEY: 'slk_ci' } })
   expect(named).toMatchObject({ code: 1, stdout: '' })
-  expect(named.stderr).toContain('leave --client out, and set SLUICE_KEY to a key of ci')
+  expect(named.stderr).toContain('--client has no effect on the gateway that runs at')
+  expect(named.stderr).toContain('set SLUICE_KEY to a key of ci instead')
   const [keyless, keyed] = [await run(command, { cwd }), await run(command, { cwd, env: { SLUICE_KEY: 'slk_ci' } })]
   expect(keyless.code).toBe(1)
   expect(keyless.stderr).toContain('wants the key of a client: set SLUICE_KEY')
