@@ -1,4 +1,5 @@
 import { findConfig } from '../config/find.ts'
+import type { Path } from '../config/problem.ts'
 import { HEADER_VALUE } from '../http/fields.ts'
 import { hostToReach } from '../net/address.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
@@ -17,19 +18,29 @@ export interface AdminPort {
 }
 
 /** The admin port that an option names, or else that of the configuration. With the option no configuration is read. */
-export async function adminPortOf({ config, url, token }: AdminOptions): Promise<AdminPort> {
+export async function adminPortOf({ config, url, token: option }: AdminOptions): Promise<AdminPort> {
+  const token = option ?? tokenOfEnvironment()
   if (url !== undefined) {
     // The messages name the URL, and so would show a password in it.
     if (!/^https?:\/\/[^@?#]+$/.test(url) || !URL.canParse(url))
       throw new CommandError('--url must be a URL such as http://127.0.0.1:9090, without user, query or fragment')
     return { url: url.replace(/\/$/, ''), token }
   }
-  const found = await findConfig(config, { ignores: ([first]) => first !== 'admin' })
+  const isUnimportant = ([first, field]: Path): boolean =>
+    first !== 'admin' || (token !== undefined && field !== 'host' && field !== 'port')
+  const found = await findConfig(config, { ignores: isUnimportant })
   const admin = found?.config.admin
   const { host, port } = admin ?? { host: '127.0.0.1', port: 9090 }
   // Any of the tokens may read.
   const configured = admin?.token ?? Object.values(admin?.tokens ?? {})[0]
   return { url: `http://${hostToReach(host)}:${port}`, token: token ?? configured?.reveal() }
+}
+
+/** Everybody on the machine can see an option, but not an environment variable. */
+function tokenOfEnvironment(): string | undefined {
+  const token = process.env['SLUICE_ADMIN_TOKEN']
+  if (token === '') throw new CommandError('SLUICE_ADMIN_TOKEN is empty: set it to the admin token, or unset it')
+  return token
 }
 
 /** Those of the options that were given, as the query of a list. */
@@ -61,7 +72,7 @@ export async function askAdmin<Answer extends { readonly data: readonly unknown[
   const { status, text } = await get(admin, path, silentMs)
   if (status === 401)
     throw new CommandError(
-      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config or with --token`,
+      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config, SLUICE_ADMIN_TOKEN or --token`,
     )
   const answer = parsedJson(text)
   const { data, detail } = isObject(answer) ? answer : {}
@@ -89,7 +100,7 @@ async function get(
   // The error of `fetch` would show the whole token.
   if (token !== undefined && !HEADER_VALUE.test(headers['authorization']!))
     throw new CommandError(
-      'the admin token holds a character that no header value may have, such as a line end: mend admin.token or --token',
+      'the admin token holds a character that no header value may have, such as a line end: mend admin.token, SLUICE_ADMIN_TOKEN or --token',
     )
   const silence = new AbortController()
   const timer = setTimeout(() => silence.abort(), silentMs)

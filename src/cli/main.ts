@@ -17,7 +17,10 @@ const URL_OPTION: [string, string] = [
   '--url <url>',
   'admin port of the gateway, such as http://127.0.0.1:9090, instead of the configured one',
 ]
-const TOKEN_OPTION: [string, string] = ['--token <token>', 'its admin.token, instead of the configured one']
+const TOKEN_OPTION: [string, string] = [
+  '--token <token>',
+  'its admin.token, which everybody on this machine can see; else SLUICE_ADMIN_TOKEN, else the configured one',
+]
 
 /** Reads the command line and runs the command that it names. An expected failure ends with its message and code 1. */
 export async function main(argv: readonly string[]): Promise<void> {

@@ -617,6 +617,28 @@ describe('sluice quota', () => {
     expect(table(stdout)).toHaveLength(5)
   })
 
+  it('needs no token of the configuration when another is given, by SLUICE_ADMIN_TOKEN or --token, which wins', async () => {
+    const admin = { port: await freePort(), token: 'admin-token' }
+    await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin }))
+    const configured = { ...admin, token: '${env:NOT_SET_HERE}', tokens: { alice: '${file:not-there}' } }
+    const cwd = folderWith(stringify({ ...harnessConfig('http://x'), admin: configured }))
+    const env = { SLUICE_ADMIN_TOKEN: 'admin-token' }
+    const other = { SLUICE_ADMIN_TOKEN: 'other' }
+    for (const [args, options] of [
+      [['--token', 'admin-token'], { cwd }],
+      [['--token', 'admin-token'], { cwd, env: other }],
+      [[], { cwd, env }],
+      [['--url', `http://127.0.0.1:${admin.port}`], { env }],
+    ] as const)
+      expect(await runCommand(['quota', ...args], options)).toMatchObject({ code: 0, stderr: '' })
+    expect((await runCommand(['quota'], { cwd, env: other })).stderr).toContain('SLUICE_ADMIN_TOKEN')
+    expect(await runCommand(['quota'], { cwd, env: { SLUICE_ADMIN_TOKEN: '' } })).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'SLUICE_ADMIN_TOKEN is empty: set it to the admin token, or unset it\n',
+    })
+  })
+
   it('prints as JSON what the admin port answers, and says which limits it leaves out', async () => {
     const accounts = Object.fromEntries(Array.from({ length: 1_001 }, (_, i) => [`account-${i}`, {}]))
     const api = { url: 'http://127.0.0.1:1', accounts, limits: { read: [{ requests: 1, window: '1h' }] } }
