@@ -11,8 +11,9 @@ export const keyHash = (options: object = {}) =>
 export const keyLabel = Type.String({
   minLength: 1,
   maxLength: 128,
+  pattern: '^[^\\u0000-\\u001F\\u007F-\\u009F]*$',
   description: 'For people: where this key is used.',
-  expected: 'a text of 1 to 128 characters',
+  expected: 'a text of 1 to 128 characters, none of them a control character',
 })
 
 export const KeySchema = Type.Union(

@@ -440,6 +440,17 @@ describe('sluice keys', () => {
     }
   })
 
+  it('list prints no label that a terminal would obey', async () => {
+    const label = '\u001B[31mred\u001B]0;title\u0007\nbot2\tsha256:00'
+    const clients = { bot: { keys: [{ hash: `sha256:${'0'.repeat(64)}`, label }] } }
+    const cwd = folderWith(stringify({ ...harnessConfig('http://x'), clients }))
+    const { code, stdout, stderr } = await runCommand(['keys', 'list'], { cwd })
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr).toMatch(
+      /^sluice\.yaml:\d+:\d+: clients\.bot\.keys\[0\]\.label: must be .*, none of them a control character\n$/,
+    )
+  })
+
   it('list says who may call where there are no keys', async () => {
     const list = async (rest: object) =>
       await runCommand(['keys', 'list'], { cwd: folderWith(stringify(harnessConfig('https://h.example', {}, rest))) })

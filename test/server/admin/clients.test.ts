@@ -202,6 +202,8 @@ describe('a client of the admin API', () => {
     const second = await ask(gateway, 'POST', `/clients/${id}/keys`, { label: 'new' })
     expect(second.status).toBe(201)
     expect(second.json()).toMatchObject({ label: 'new', key: expect.stringMatching(/^slk_/) })
+    for (const label of ['\u001B[2J', 'new\n', '\u009B2J'])
+      expect((await ask(gateway, 'POST', `/clients/${id}/keys`, { label })).status).toBe(400)
     expect([await statusOf(gateway.url, first), await statusOf(gateway.url, second.json().key)]).toEqual([200, 200])
     const revoked = await ask(gateway, 'DELETE', `/clients/${id}/keys/${keys[0].id}`)
     expect(revoked.json().keys).toMatchObject([{ label: 'new' }])
