@@ -7,6 +7,7 @@ import { findConfig } from '../config/find.ts'
 import { allWarnings } from '../config/warnings.ts'
 import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
+import { printableLines } from './printable.ts'
 import { countOf } from '../schema/units.ts'
 
 /** Validates a configuration and says what is in it, or lists everything that is wrong with it. */
@@ -28,7 +29,7 @@ export async function check(
   const { regions, prefix } = config.store
   if (options.store === true && regions !== undefined) store.lines.push(`home: ${await checkHome(regions, prefix)}`)
   for (const warning of [...allWarnings(found), ...store.warnings])
-    process.stderr.write(`${source}: warning: ${warning}\n`)
+    process.stderr.write(`${printableLines(`${source}: warning: ${warning}`)}\n`)
   process.stdout.write(
     `${source}: ok, with ${countOf(Object.keys(config.upstreams).length, 'upstream')}, ${countOf(accounts.length, 'account')}, ${countOf(clients.length, 'client')}\n`,
   )

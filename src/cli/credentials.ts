@@ -14,6 +14,7 @@ import { fileOfStore, openStore } from '../secrets/open.ts'
 import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../secrets/secret-store.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
+import { printable } from './printable.ts'
 
 interface Options {
   readonly config?: string
@@ -82,7 +83,11 @@ export function listCredentials(options: Options): Promise<void> {
     for (const { name, version, key, createdAt, expiresAt, isRefused } of listed) {
       const expires = expiresAt === undefined ? 'never' : new Date(expiresAt).toISOString()
       const refused = isRefused ? ['refused'] : []
-      say([name, version, `key ${key}`, `set ${toDate(createdAt)}`, `expires ${expires}`, ...refused].join('\t'))
+      say(
+        [name, version, `key ${key}`, `set ${toDate(createdAt)}`, `expires ${expires}`, ...refused]
+          .map(printable)
+          .join('\t'),
+      )
     }
   })
 }

@@ -9,6 +9,7 @@ import type { Config, StoreConfig } from '../schema/schema.ts'
 import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
 import { callVendors, type Finding } from './harmless-call.ts'
+import { jsonOf, printableLines } from './printable.ts'
 import { withRedis } from './redis-contents.ts'
 import { hostToReach } from '../net/address.ts'
 import { homeOf } from '../redis/connection.ts'
@@ -57,15 +58,12 @@ export async function doctor(options: Options): Promise<void> {
 }
 
 function print(findings: readonly Finding[], { json }: Pick<Options, 'json'>): void {
-  process.stdout.write(json === true ? `${JSON.stringify(findings, undefined, 2)}\n` : findings.map(line).join(''))
+  process.stdout.write(json === true ? jsonOf(findings) : findings.map(line).join(''))
   if (findings.some(({ level }) => level === 'fail')) process.exitCode = 1
 }
 
 function line({ level, what, finding, todo }: Finding): string {
-  return `${level.padEnd(5)} ${what}: ${finding}${todo === undefined ? '' : ` → ${todo}`}\n`.replaceAll(
-    /[^\P{Cc}\n]/gu,
-    '\uFFFD',
-  )
+  return `${printableLines(`${level.padEnd(5)} ${what}: ${finding}${todo === undefined ? '' : ` → ${todo}`}`)}\n`
 }
 
 /** A port that is taken is no fault if the gateway that takes it answers on the admin port. */

@@ -21,7 +21,7 @@ import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import { classifyByMethod, type Route } from '../routing/route.ts'
 import { demoConfig } from './demo.ts'
 import { CommandError } from './command-error.ts'
-import { printable } from './table.ts'
+import { jsonOf, printable } from './printable.ts'
 
 interface Options {
   readonly config?: string
@@ -132,7 +132,7 @@ async function explainLines(snapshot: Snapshot, client: Client | undefined): Pro
     const { explanation, doubt } = explainOne(snapshot, method, url, client)
     if (doubt !== undefined && !doubts.has(doubt)) warn(doubt)
     doubts.add(doubt)
-    process.stdout.write(`${JSON.stringify(explanation)}\n`)
+    process.stdout.write(jsonOf(explanation, 0))
   }
 }
 
@@ -272,7 +272,7 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
   if (doubt !== undefined) warn(doubt)
   const { error, method, url, upstream, account, retry, credential } = explanation
   if (asJson) {
-    process.stdout.write(`${JSON.stringify({ ...explanation, ...details })}\n`)
+    process.stdout.write(jsonOf({ ...explanation, ...details }, 0))
     if (error !== undefined) process.exitCode = 1
     return
   }

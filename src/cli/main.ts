@@ -8,6 +8,7 @@ import { setFlagsFromString } from 'node:v8'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { manifest } from '../manifest.ts'
 import { CommandError } from './command-error.ts'
+import { printableLines } from './printable.ts'
 
 const CONFIG: [string, string] = [
   '-c, --config <file>',
@@ -29,7 +30,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   } catch (error) {
     const { ConfigError } = await import('../config/problem.ts')
     if (!(error instanceof ConfigError || error instanceof CommandError)) throw error
-    process.stderr.write(`${error.message}\n`)
+    process.stderr.write(`${printableLines(error.message)}\n`)
     // Ends the process at once, because a part of a start that failed may still be running.
     process.exit(1)
   }

@@ -2,7 +2,8 @@ import { styleText } from 'node:util'
 import { noAnswerOf } from '../requests/question.ts'
 import { fullnessOf, NOT_KNOWN, type QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
-import { columnsOf, outputWidth, printable, short } from './table.ts'
+import { jsonOf, printable } from './printable.ts'
+import { columnsOf, outputWidth, short } from './table.ts'
 import type { UsageNow } from '../server/admin/usage-view.ts'
 
 interface Options extends AdminOptions {
@@ -34,10 +35,6 @@ function noteOf(rows: readonly Pick<QuotaRow, 'isLocal'>[]): string {
 ?: ${NOT_KNOWN}
 `
     : ''
-}
-
-function jsonOf(answer: object): string {
-  return `${JSON.stringify(answer, undefined, 2)}\n`
 }
 
 /** The most rows that the admin port lists at once. */
@@ -151,7 +148,7 @@ function clientTables(
       ...ofBudgets.map((line, i) => paint(line, fullnessOf({ ...budgets[i]!, effective: budgets[i]!.limit }))),
     )
   }
-  if (since !== null) texts.push('', `Counted since ${since}.`)
+  if (since !== null) texts.push('', printable(`Counted since ${since}.`))
   texts.push(...away.map((one) => printable(noAnswerOf(one))))
   return texts.map((text) => `${text}\n`).join('') + noteOf(budgets ?? [])
 }

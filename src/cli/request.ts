@@ -9,7 +9,7 @@ import {
 } from '../requests/story.ts'
 import { measured as ms } from '../schema/units.ts'
 import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
-import { printable } from './table.ts'
+import { jsonOf, printable } from './printable.ts'
 
 const FILTERS = ['client', 'account', 'class', 'status', 'since', 'limit'] as const
 
@@ -28,7 +28,7 @@ export async function request(id: string | undefined, options: Options): Promise
   const query = queryOf({ limit: '20', ...options }, FILTERS)
   const path = id === undefined ? `/v1/requests?${query.toString()}` : `/v1/requests/${encodeURIComponent(id)}`
   const answers = await askAdmin<Answers<RequestRow>>(admin, path)
-  if (options.json === true) return void process.stdout.write(`${JSON.stringify(answers, undefined, 2)}\n`)
+  if (options.json === true) return void process.stdout.write(jsonOf(answers))
   const texts =
     id === undefined
       ? answers.data.map((row) => printable(line(row)))

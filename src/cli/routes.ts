@@ -8,6 +8,7 @@ import { isObject } from '../schema/json.ts'
 import { ROUTE_PATH } from '../schema/schema-parts.ts'
 import { CommandError } from './command-error.ts'
 import { presetNamed } from './preset.ts'
+import { printable } from './printable.ts'
 
 /** An operation of an OpenAPI document. */
 interface Operation {
@@ -51,7 +52,7 @@ export function routes(file: string, { preset: name }: { readonly preset?: strin
 
 /** In one line, whatever the document says: another would be read as configuration. */
 function comment(text: string): string {
-  return `# ${text.replaceAll(/\p{Cc}/gu, '\uFFFD')}`
+  return `# ${printable(text)}`
 }
 
 const DOUBT = 'a guess:'

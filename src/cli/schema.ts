@@ -1,5 +1,6 @@
 import { jsonSchema } from '../schema/json-schema.ts'
+import { jsonOf } from './printable.ts'
 
 export function schema(): void {
-  process.stdout.write(`${JSON.stringify(jsonSchema(), null, 2)}\n`)
+  process.stdout.write(jsonOf(jsonSchema()))
 }

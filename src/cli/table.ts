@@ -1,4 +1,5 @@
 import { roughly } from '../schema/units.ts'
+import { printable } from './printable.ts'
 
 /** Names are never cut shorter than this, however narrow the terminal is. */
 const SHORTEST_NAME = 6
@@ -8,7 +9,7 @@ export function outputWidth(): number {
   return process.stdout.columns || Infinity
 }
 
-/** Aligns rows of cells as columns. If a line is wider than `width`, its first `cuttable` cells are cut, the longest first. */
+/** Aligns rows of cells as columns, which are safe to print. If a line is wider than `width`, its first `cuttable` cells are cut, the longest first. */
 export function columnsOf(
   lines: readonly (readonly string[])[],
   { width, cuttable }: { width: number; cuttable: number },
@@ -24,7 +25,7 @@ export function columnsOf(
   }
   return lines.map((line) =>
     line
-      .map((cell, i) => cut(cell, widths[i]!).padEnd(widths[i]!))
+      .map((cell, i) => printable(cut(cell, widths[i]!).padEnd(widths[i]!)))
       .join('  ')
       .trimEnd(),
   )
@@ -40,9 +41,4 @@ function cut(text: string, width: number): string {
 /** `59s`, `4min`, `2h`, `5days`. */
 export function short(ms: number): string {
   return roughly(ms).replace(' ', '')
-}
-
-/** Makes a line safe to print: a path or a name may contain control characters, which a terminal would obey. */
-export function printable(line: string): string {
-  return line.replaceAll(/\p{Cc}/gu, '\uFFFD')
 }

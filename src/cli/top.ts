@@ -7,6 +7,7 @@ import type { BreakerRow, QueueRow, QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, type AdminPort, adminPortOf, askAdmin, readiness } from './admin-port.ts'
 import { CommandError } from './command-error.ts'
 import { colour, quotaTable, type TableOptions } from './quota.ts'
+import { printable } from './printable.ts'
 import { columnsOf, short } from './table.ts'
 
 interface Options extends AdminOptions {
@@ -139,7 +140,7 @@ const MOST_CLIENTS = 4
  * show is shown.
  */
 export function topScreen(state: TopState, { width, height, paint }: TableOptions): string {
-  const fit = (text: string): string => (text.length <= width ? text : `${text.slice(0, width - 1)}…`)
+  const fit = (text: string): string => printable(text.length <= width ? text : `${text.slice(0, width - 1)}…`)
   const isWell = state.state === 'ready'
   const title = fit(`Sluice ${state.url}: ${state.state.replaceAll(/\p{Cc}/gu, ' ')}`)
   const breakers = breakerLines(state.breakers).map((line) => paint(fit(line), 1))

@@ -1,5 +1,6 @@
 import { type DayRow, KEPT_DAYS } from '../usage/day-row.ts'
 import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
+import { jsonOf, printable } from './printable.ts'
 import { columnsOf, outputWidth } from './table.ts'
 
 const FILTERS = ['since', 'until', 'client', 'account', 'class', 'team', 'organisation'] as const
@@ -50,10 +51,14 @@ export async function usage({ format = 'table', ...options }: Options): Promise<
 }
 
 function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): string {
-  if (format === 'json') return `${JSON.stringify(rows, undefined, 2)}\n`
+  if (format === 'json') return jsonOf(rows)
   const head = FIELDS.map((field) => COLUMNS[field])
   const lines = rows.map((row) =>
-    FIELDS.map((field) => (field === 'spent' ? decimal(row.spent) : String(row[field] ?? ''))),
+    FIELDS.map((field) => {
+      const value = row[field] ?? ''
+      if (typeof value === 'number') return decimal(value)
+      return format === 'csv' ? asText(value) : value
+    }),
   )
   if (format === 'csv') return [head, ...lines].map((line) => `${line.map(quoted).join(',')}\n`).join('')
   const titles = head.map((title) => title.replace('_', ' ').toUpperCase())
@@ -64,6 +69,11 @@ function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): s
 /** Money without an exponent, which spreadsheets would take for a text. */
 function decimal(amount: number): string {
   return String(amount).includes('e') ? amount.toFixed(9) : String(amount)
+}
+
+/** A spreadsheet would compute a cell that begins like a formula. Behind an apostrophe it is a text. */
+function asText(value: string): string {
+  return printable(/^[=+\-@\t\r]/.test(value) ? `'${value}` : value)
 }
 
 /** RFC 4180, but for its line ends, which are those that the tools of a command line want. */

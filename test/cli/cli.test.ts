@@ -701,6 +701,44 @@ describe('sluice quota', () => {
     },
   )
 
+  it.each(['quota', 'quota --by client', 'top', 'usage', 'usage --format csv', 'usage --format json', 'request'])(
+    '%s prints nothing that a terminal would obey, whatever answers',
+    async (command) => {
+      const bad = '=x\u001B[2J\u009B2J\u001B]0;title\u0007'
+      const names = { upstream: bad, account: bad, class: bad, window: bad, client: bad, name: bad, level: 'client' }
+      const counts = {
+        limit: 1,
+        effective: 1,
+        used: 1,
+        remaining: 0,
+        resetMs: 1,
+        exhaustionInMs: null,
+        burnRatio: null,
+      }
+      const state = { state: bad, waiting: 1, nextInMs: 1, lastInMs: 1, spent: -1, team: bad, dueUnits: null }
+      const row = { ...names, ...counts, ...state, outcome: bad, durationMs: 1, waitMs: 1, path: bad }
+      const answer = {
+        data: [{ ...row, clients: [row] }],
+        budgets: [row],
+        since: bad,
+        away: [],
+        reason: bad,
+        status: bad,
+      }
+      const url = await startServer((_, response) => response.end(JSON.stringify(answer)))
+      const { code, stdout, stderr } = await runCommand([...command.split(' '), '--url', url])
+      expect([code, stderr]).toEqual([0, ''])
+      expect(stdout).toContain('[2J')
+      expect(stdout).not.toMatch(/[^\P{Cc}\n]/u)
+    },
+  )
+
+  it('prints a message without what a terminal would obey', async () => {
+    const detail = 'one\u001B[2J\u009B2J\ntwo'
+    const url = await startServer((_, response) => response.writeHead(503).end(JSON.stringify({ detail })))
+    expect((await runCommand(['quota', '--url', url])).stderr).toBe('one\uFFFD[2J\uFFFD2J\ntwo\n')
+  })
+
   it.each(['quota', 'top --once'])('%s says so when a gateway hangs', async (command) => {
     const gateway = await startProcess(harnessConfig('http://127.0.0.1:1'))
     freeze(gateway.child.pid!)

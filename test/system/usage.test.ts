@@ -4,7 +4,7 @@ import { describe, expect, inject, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import type { DayRow } from '../../src/usage/day-row.ts'
 import { runCommand } from '../support/command-line.ts'
-import { harnessConfig, newFolder, startGateway, startUpstream, stores } from '../support/gateway.ts'
+import { harnessConfig, newFolder, startGateway, startServer, startUpstream, stores } from '../support/gateway.ts'
 import { call, open } from '../support/http.ts'
 import { oneDay } from '../support/one-day.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
@@ -258,6 +258,14 @@ describe('who uses a limit', () => {
 })
 
 describe('the export', () => {
+  it('has no cell that a spreadsheet would compute, and leaves numbers alone', async () => {
+    const row = { day: '=1+1', client: '+1', upstream: '-1', account: '@a', class: '\t=1', unit: "'a", team: '1,"2"' }
+    const data = [{ ...row, units: -1, spent: 1e-7 }]
+    const url = await startServer((_, response) => response.end(JSON.stringify({ data })))
+    const { stdout } = await runCommand(['usage', '--url', url, '--format', 'csv'])
+    expect(stdout.split('\n')[1]).toBe(`'=1+1,'+1,'-1,'@a,'\uFFFD=1,-1,,,,,,0.000000100,'a,"1,""2""",`)
+  })
+
   it('is a table, CSV or JSON', async () => {
     await oneDay()
     const upstream = await startUpstream()
