@@ -104,6 +104,10 @@ function whyNotListen(host: string, port: number): Promise<string | undefined> {
 function folder(dir: string): Finding[] {
   const what = `folder ${dir}`
   const path = existsSync(dir) ? dir : nearestOf(dirname(resolve(dir)))
+  if (!statSync(path).isDirectory()) {
+    const finding = path === dir ? 'is a file' : `can not be made: ${path} is a file`
+    return [{ level: 'fail', what, finding, todo: 'move the file away, or set store.dir' }]
+  }
   try {
     accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK)
   } catch {

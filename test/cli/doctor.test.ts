@@ -196,10 +196,19 @@ describe('sluice doctor', () => {
     const { code, of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: { dir } }), ['--no-calls'])
     expect(code).toBe(0)
     expect(of(`folder ${dir}`)).toMatchObject([{ level: 'ok', finding: 'can be made' }])
-    writeFileSync(join(dir, '../../../file'), '')
-    const below = join(dir, '../../../file/dir')
-    const blocked = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: { dir: below } }), ['--no-calls'])
-    expect(blocked.of(`folder ${below}`)).toMatchObject([{ level: 'fail', finding: 'can not be written' }])
+  })
+
+  it('finds a file where the folder is to be, or above it', async () => {
+    const file = join(newFolder(), 'file')
+    // It passes each right that a folder needs.
+    writeFileSync(file, '', { mode: 0o700 })
+    for (const [dir, finding] of [
+      [file, 'is a file'],
+      [join(file, 'dir'), `can not be made: ${file} is a file`],
+    ] as const) {
+      const { code, of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: { dir } }), ['--no-calls'])
+      expect([code, of(`folder ${dir}`)]).toMatchObject([1, [{ level: 'fail', finding }]])
+    }
   })
 
   it('tells a folder that is open to everybody', async () => {
