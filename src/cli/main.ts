@@ -54,10 +54,11 @@ function growYoungGeneration(factor: 1 | 2): void {
   setFlagsFromString(`--semi-space-growth-factor=${factor}`)
 }
 
-/** A reader such as `head` may close the pipe before everything was printed. That is no error. */
-function endWithReader(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error
-  process.exit(0)
+/** A reader such as `head` may close the pipe before everything was printed. That is no error, but a full disk is one. */
+function endWithOutput({ code }: NodeJS.ErrnoException): void {
+  if (code === 'EPIPE') process.exit(0)
+  process.stderr.write(`the output can't be written: ${code}\n`)
+  process.exit(1)
 }
 
 // As long as there are commands: one statement each.
@@ -68,9 +69,9 @@ function buildProgram(): Command {
     .showHelpAfterError('Try --help.')
     .enablePositionalOptions()
     .hook('preAction', (_, command) => {
-      // The other commands run on, and their log copes with a reader that has gone.
-      if (command.name() !== 'start' && command.name() !== 'sandbox') process.stdout.on('error', endWithReader)
+      // A gateway runs on: its log copes with a reader that has gone.
       if (command.name() === 'start') growYoungGeneration(1)
+      else process.stdout.on('error', endWithOutput)
     })
     .hook('postAction', () => growYoungGeneration(2))
   command(program, 'start', 'run the gateway; with no configuration at all, in front of a sandbox')

@@ -795,6 +795,15 @@ describe('sluice schema', () => {
   })
 })
 
+it.skipIf(!existsSync('/dev/full')).each(['schema', 'keys create', 'sandbox --port 0 --control-port 0'])(
+  'sluice %s says that its output can not be written, as on a full disk',
+  (args) => {
+    const command = `${process.execPath} src/main.ts ${args} >/dev/full`
+    const { status, stderr } = spawnSync('bash', ['-c', command], { encoding: 'utf8' })
+    expect({ status, stderr }).toEqual({ status: 1, stderr: "the output can't be written: ENOSPC\n" })
+  },
+)
+
 describe('sluice start', () => {
   it('with nothing configured runs a demo whose printed requests work when pasted', async () => {
     const program = new Program(['start', '--port', String(await freePort()), '--admin-port', String(await freePort())])
