@@ -9,6 +9,7 @@ import {
 } from '../requests/story.ts'
 import { measured as ms } from '../schema/units.ts'
 import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
+import { CommandError } from './command-error.ts'
 import { jsonOf, printable } from './printable.ts'
 
 const FILTERS = ['client', 'account', 'class', 'status', 'since', 'limit'] as const
@@ -24,6 +25,7 @@ interface Answers<Row> {
 
 /** Prints the whole story of a request, whichever instance served it. Without an id it lists the latest requests. */
 export async function request(id: string | undefined, options: Options): Promise<void> {
+  if (id !== undefined) checkId(id, options)
   const admin = await adminPortOf(options)
   const query = queryOf({ limit: '20', ...options }, FILTERS)
   const path = id === undefined ? `/v1/requests?${query.toString()}` : `/v1/requests/${encodeURIComponent(id)}`
@@ -33,8 +35,18 @@ export async function request(id: string | undefined, options: Options): Promise
     id === undefined
       ? answers.data.map((row) => printable(line(row)))
       : answers.data.map((story) => [...tell(story as RequestStory).map(printable), ''].join('\n'))
+  if (texts.length === 0) process.stderr.write('no such call is known\n')
   const away = answers.away.map((one) => printable(noAnswerOf(one)))
   process.stdout.write([...texts, ...away].map((text) => `${text}\n`).join(''))
+}
+
+/** Refuses what would be asked for something else: filters belong to the list, and dots would lead up from the path of the story. */
+function checkId(id: string, options: Options): void {
+  const filters = FILTERS.filter((name) => options[name] !== undefined).map((name) => `--${name}`)
+  if (filters.length > 0)
+    throw new CommandError(`${filters.join(', ')} would choose from the list: leave out either that or the id`)
+  if (id === '.' || id === '..')
+    throw new CommandError(`no story can be asked for by the id "${id}": see the list, without an id`)
 }
 
 /** `2026-11-28T16:00:00.123Z 429 GET /ng/api/projects harness/prod read deploy-bot 1250ms quota_exhausted abc` */

@@ -78,6 +78,33 @@ describe('sluice request', () => {
     expect(await tell('a b')).toMatchObject({ code: 1, stderr: expect.stringContaining('visible ASCII') })
   })
 
+  it('says that no such call is known', async () => {
+    const { tell } = await setUp()
+    expect(await tell('--client', 'typo')).toEqual({ code: 0, stdout: '', stderr: 'no such call is known\n' })
+  })
+
+  it.each([
+    [
+      ['abc', '--client', 'bot', '--limit', '3'],
+      '--client, --limit would choose from the list: leave out either that or',
+    ],
+    [['..'], 'no story can be asked for by the id "..": see the list, without an id'],
+    [['.'], 'no story can be asked for by the id "."'],
+    [[''], 'id is empty'],
+  ])('asks nothing if told %j', async (args, problem) => {
+    const asked: unknown[] = []
+    const url = await startServer(({ url }, response) => {
+      asked.push(url)
+      response.end('{"data":[],"away":[]}')
+    })
+    expect(await runCommand(['request', ...args, '--url', url])).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringContaining(problem),
+    })
+    expect(asked).toEqual([])
+  })
+
   it('prints nothing that a terminal would obey', async () => {
     const row = {
       time: 'now',
