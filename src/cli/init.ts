@@ -4,7 +4,7 @@ import { stringify } from 'yaml'
 import { createKey } from '../clients/keys.ts'
 import { configOf, findConfig } from '../config/find.ts'
 import { presets } from '../config/presets/index.ts'
-import { ConfigError } from '../config/problem.ts'
+import { ConfigError, didYouMean } from '../config/problem.ts'
 import { whyNoName } from '../schema/schema-parts.ts'
 import { check } from './check.ts'
 import { CommandError } from './command-error.ts'
@@ -79,7 +79,9 @@ const QUESTIONS: readonly Question[] = [
     field: 'preset',
     ask: `Vendor (${Object.keys(presets).join(', ')})`,
     problem: (value) =>
-      Object.hasOwn(presets, value) ? undefined : `must be one of ${Object.keys(presets).join(', ')}`,
+      Object.hasOwn(presets, value)
+        ? undefined
+        : `must be one of ${Object.keys(presets).join(', ')}${didYouMean(value, Object.keys(presets))}`,
   },
   { field: 'account', ask: 'A name for the account', problem: whyNoName },
   {
@@ -91,7 +93,7 @@ const QUESTIONS: readonly Question[] = [
   {
     field: 'url',
     ask: 'Base URL of the API',
-    isNeeded: (answers) => presetOf(answers)?.config['url'] === undefined,
+    isNeeded: (answers) => answers.preset !== undefined && presetOf(answers)?.config['url'] === undefined,
     problem: (value) =>
       /^https?:\/\/[^/?#@\s]+(\/[^?#\s]*)?$/.test(value) ? undefined : 'must be a URL without user, query or fragment',
   },

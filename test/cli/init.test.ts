@@ -14,6 +14,13 @@ const HARNESS = ['init', '--preset', 'harness', '--account', 'prod', '--account-
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname
 const SECRET = 'pat.acct1234.tokenid.topsecret'
 
+/** A command that is complete, with that value of one option. */
+function harnessWith(option: string, value: string): string[] {
+  const args = [...HARNESS, '--secret', 'env:X']
+  const at = args.indexOf(option)
+  return at < 0 ? [...args, option, value] : args.with(at + 1, value)
+}
+
 async function newSandbox(): Promise<Sandbox> {
   const sandbox = await startSandbox()
   onTestFinished(() => sandbox.stop())
@@ -62,6 +69,17 @@ describe('sluice init', () => {
     expect(() => statSync(join(cwd, 'sluice.yaml'))).toThrow('ENOENT')
   })
 
+  it('asks for what depends on the vendor only once that is known, and says which was perhaps meant', async () => {
+    const { code, stderr } = await runCommand(harnessWith('--preset', 'githb'))
+    expect([code, stderr]).toEqual([
+      1,
+      `--preset: must be one of ${Object.keys(presets).join(', ')}; did you mean "github"?\nNothing was written.\n`,
+    ])
+    expect((await runCommand(['init'])).stderr).toMatch(
+      /^--preset is missing: .*\n--account is missing: .*\n--secret is missing: .*\n--client is missing: .*\nNothing was written\.\n$/,
+    )
+  })
+
   it.each([
     ['--preset', 'nobody', 'must be one of harness'],
     ['--account', 'a b', 'must be a name'],
@@ -70,7 +88,7 @@ describe('sluice init', () => {
     ['--url', 'ftp://x', 'must be a URL'],
     ['--secret', SECRET, 'must be env:NAME, file:PATH or secret:NAME, and not the secret itself'],
   ])('refuses the %s %s without repeating what may be a secret', async (option, value, problem) => {
-    const { code, stderr } = await runCommand([...HARNESS, '--secret', 'env:X', option, value])
+    const { code, stderr } = await runCommand(harnessWith(option, value))
     expect(code).toBe(1)
     expect(stderr).toContain(`${option}: ${problem}`)
     expect(stderr).not.toContain('topsecret')
@@ -82,7 +100,7 @@ describe('sluice init', () => {
     ['--account', 'constructor', '"constructor" is no valid name'],
   ])('writes no file with the %s %s, which the check would refuse', async (option, value, problem) => {
     const cwd = newFolder()
-    const { code, stdout, stderr } = await runCommand([...HARNESS, '--secret', 'env:X', option, value], { cwd })
+    const { code, stdout, stderr } = await runCommand(harnessWith(option, value), { cwd })
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr).toContain(problem)
     expect(stderr).toMatch(/Nothing was written\.\n$/)
