@@ -193,8 +193,13 @@ function checkArguments(name: string, command: Command): void {
 function toTime(text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   const schema = moment('')
-  if (Value.Check(schema, text)) return Value.Decode(schema, text)
-  throw new CommandError('--expires must be a day such as 2027-01-31, or a time such as 2027-01-31T18:00Z, that exists')
+  if (!Value.Check(schema, text))
+    throw new CommandError(
+      '--expires must be a day such as 2027-01-31, or a time such as 2027-01-31T18:00Z, that exists',
+    )
+  const time = Value.Decode(schema, text)
+  if (time <= systemClock.wall()) throw new CommandError('--expires is in the past: give the end of this value')
+  return time
 }
 
 function toDate(time: number): string {

@@ -77,6 +77,18 @@ describe('sluice credentials', () => {
     })
   })
 
+  it('takes no end that is over', async () => {
+    const place = newConfig('http://127.0.0.1:9')
+    for (const command of ['set', 'rotate']) {
+      const args = ['credentials', command, 'x/main', '--expires', '2026-01-31']
+      expect(await runCommand(args, { ...place, input: 'one-secret' })).toEqual({
+        code: 1,
+        stdout: '',
+        stderr: '--expires is in the past: give the end of this value\n',
+      })
+    }
+  })
+
   it.each(['90', '2027-02-31', '2027-01-31T18:00', '31.1.2027', 'soon'])(
     'does not take %s for a date',
     async (date) => {
