@@ -39,6 +39,8 @@ export async function listKeys(options: { config?: string }): Promise<void> {
   }
   if (Object.keys(clients).length === 0)
     process.stderr.write('clients is empty, so there are no keys: only clients of the admin API may call\n')
+  else if (Object.values(clients).every(({ keys }) => keys.length === 0))
+    process.stderr.write('no client of the configuration has a key\n')
   for (const [name, { keys }] of Object.entries(clients)) {
     for (const key of keys) {
       const { hash, label = '', expires } = keyOf(key)
@@ -54,7 +56,7 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
   if (file === undefined || file === 'environment') {
     throw new CommandError('there is no configuration file to revoke a key in')
   }
-  const wanted = hash.startsWith('sha256:') ? hash : `sha256:${hash}`
+  const wanted = `sha256:${hash.toLowerCase().replace(/^sha256:/, '')}`
   if (wanted.length < 'sha256:'.length + 8) throw new CommandError('give at least the first 8 hex digits of the hash')
   const text = readFileSync(file, 'utf8')
   const found = findKeys(text, wanted)
