@@ -21,6 +21,7 @@ export interface AdminPort {
 export async function adminPortOf({ config, url, token: option }: AdminOptions): Promise<AdminPort> {
   const token = option ?? tokenOfEnvironment()
   if (url !== undefined) {
+    if (config !== undefined) throw new CommandError('--config has no effect beside --url: leave one of them out')
     // The messages name the URL, and so would show a password in it.
     if (!/^https?:\/\/[^@?#]+$/.test(url) || !URL.canParse(url))
       throw new CommandError('--url must be a URL such as http://127.0.0.1:9090, without user, query or fragment')

@@ -81,6 +81,8 @@ interface Explained {
 
 /** Says what the gateway would do with a call, without making it. With `client` it is the call of a configured client. */
 export async function explain(method: string | undefined, url: string | undefined, options: Options): Promise<void> {
+  if (options.batch === true && method !== undefined)
+    throw new CommandError('--batch reads its calls from stdin: leave it out, or METHOD and URL')
   // If no clients are configured, anybody may call.
   const { clients = {}, ...config } =
     (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://127.0.0.1:1')

@@ -8,6 +8,7 @@ import { setFlagsFromString } from 'node:v8'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { manifest } from '../manifest.ts'
 import { CommandError } from './command-error.ts'
+import { refuseLost } from './given.ts'
 import { printableLines } from './printable.ts'
 
 const CONFIG: [string, string] = [
@@ -197,6 +198,7 @@ function buildProgram(): Command {
     .option('--port <port>', 'port of the API', toPort, 8090)
     .option('--control-port <port>', 'port of its controls', toPort, 8091)
     .action(lazy(async () => (await import('./sandbox.ts')).sandbox))
+  refuseLost(program)
   return program
 }
 

@@ -431,7 +431,7 @@ cache       no
 
 describe('sluice keys', () => {
   it('create makes no key for a name that no client can have', async () => {
-    for (const client of ['Bad: x', 'Bot', '']) {
+    for (const client of ['Bad: x', 'Bot']) {
       expect(await runCommand(['keys', 'create', '--client', client])).toMatchObject({
         code: 1,
         stdout: '',
@@ -1065,6 +1065,28 @@ describe('the command line', () => {
       code: 1,
       stderr: expect.stringMatching(/^error: unknown command 'chekc'\n\(Did you mean check\?\)/),
     })
+  })
+
+  it.each([
+    [['check', '--config', ''], '--config is empty'],
+    [['check', ''], 'file is empty'],
+    [['init', '--file='], '--file is empty'],
+    [['quota', '--url', ''], '--url is empty'],
+    [['run', '--client', '', '--', 'true'], '--client is empty'],
+    [['quota', '--url', 'http://a', '--url', 'http://b'], '--url is given twice: one value would have no effect'],
+    [['check', '-c', 'a.yaml', '--config', 'b.yaml'], '--config is given twice: one value would have no effect'],
+    [['quota', '--url', 'http://a', '-c', 'b.yaml'], '--config has no effect beside --url: leave one of them out'],
+    [['explain', 'GET', '/h/x', '--batch'], '--batch reads its calls from stdin: leave it out, or METHOD and URL'],
+  ])('refuses %j, of which a part would be lost', async (args, problem) => {
+    expect(await runCommand(args)).toEqual({ code: 1, stdout: '', stderr: `${problem}\n` })
+  })
+
+  it('passes empty and repeated arguments on to the command that it runs', async () => {
+    const cwd = folderWith(stringify(harnessConfig('http://127.0.0.1:1')))
+    const script = 'console.log(process.argv.slice(1))'
+    const command = [process.execPath, '-e', script, '--', '', '--client', 'a', '--client', 'b']
+    const { code, stdout } = await run(['run', '--', ...command], { cwd })
+    expect([code, stdout]).toEqual([0, "[ '', '--client', 'a', '--client', 'b' ]\n"])
   })
 
   it('knows its version', async () => {
