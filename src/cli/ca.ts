@@ -7,6 +7,7 @@ import { findConfig } from '../config/find.ts'
 import { Authority, AuthorityError, rotateAuthority } from '../forward-proxy/authority.ts'
 import { interceptedHosts } from '../gateway/origins.ts'
 import { CommandError } from './command-error.ts'
+import { shellWord } from './shell-word.ts'
 
 interface Options {
   readonly config?: string
@@ -38,7 +39,7 @@ export async function installCa(options: Options & { yes?: boolean }): Promise<v
   const commands = commandsFor(resolve(file))
   for (const command of commands) {
     if (options.yes !== true) {
-      process.stdout.write(`${command.map(quoted).join(' ')}\n`)
+      process.stdout.write(`${command.map(shellWord).join(' ')}\n`)
       continue
     }
     const [program = '', ...args] = command
@@ -90,12 +91,6 @@ function isUnimportant([first, , field]: Path): boolean {
 
 function explain(error: unknown): never {
   throw error instanceof AuthorityError ? new CommandError(error.message) : error
-}
-
-/** A word of a command as a shell reads it. */
-function quoted(word: string): string {
-  if (/^[\w@%+=:,./\\-]+$/.test(word)) return word
-  return platform() === 'win32' ? `"${word}"` : `'${word.replaceAll("'", String.raw`'\''`)}'`
 }
 
 function commandsFor(file: string): string[][] {

@@ -10,6 +10,7 @@ import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
 import { callVendors, type Finding } from './harmless-call.ts'
 import { jsonOf, printableLines } from './printable.ts'
+import { shellWord } from './shell-word.ts'
 import { withRedis } from './redis-contents.ts'
 import { hostToReach } from '../net/address.ts'
 import { homeOf } from '../redis/connection.ts'
@@ -115,7 +116,9 @@ function folder(dir: string): Finding[] {
     return [{ level: 'fail', what, finding: 'can not be written', todo }]
   }
   if (path === dir && (statSync(dir).mode & 0o007) !== 0) {
-    return [{ level: 'warn', what, finding: 'is open to every user of this machine', todo: `chmod o-rwx ${dir}` }]
+    return [
+      { level: 'warn', what, finding: 'is open to every user of this machine', todo: `chmod o-rwx ${shellWord(dir)}` },
+    ]
   }
   return [{ level: 'ok', what, finding: path === dir ? 'can be written' : 'can be made' }]
 }

@@ -9,6 +9,7 @@ import { whyNoName } from '../schema/schema-parts.ts'
 import { check } from './check.ts'
 import { CommandError } from './command-error.ts'
 import { callVendors } from './harmless-call.ts'
+import { shellWord } from './shell-word.ts'
 import { writeConfig } from './write-config.ts'
 
 interface Options {
@@ -56,7 +57,7 @@ export async function init(options: Options): Promise<void> {
     const wantsCall =
       options.call ?? (terminal !== undefined && (await isYes(terminal, 'Make one harmless call to the vendor?')))
     if (wantsCall) await call(file)
-    process.stdout.write(`Next: npx sluice start${file === 'sluice.yaml' ? '' : ` --config ${file}`}\n`)
+    process.stdout.write(`Next: npx sluice start${file === 'sluice.yaml' ? '' : ` --config ${shellWord(file)}`}\n`)
   } finally {
     terminal?.close()
   }

@@ -33,12 +33,13 @@ it('sluice ca shows the CA, says how to trust it, and makes another', async () =
   expect(rotated.stdout).toContain(fingerprint)
 })
 
-it('sluice ca install prints a path as a shell reads it', async () => {
+it.each(["My Dir; it's", String.raw`a\b`])('sluice ca install prints the path %s as a shell reads it', async (name) => {
   const upstreams = { vendor: { url: 'https://api.vendor.example', ...ACCOUNTS } }
-  const cwd = configured({ forwardProxy: { ca: "./My Dir; it's/ca" }, upstreams })
+  const cwd = configured({ forwardProxy: { ca: `./${name}/ca` }, upstreams })
   const { stdout } = await runCommand(['ca', 'install'], { cwd })
   const [, word = ''] = /^cp (.*) \/\S+$/m.exec(stdout)!
-  expect(execFileSync('sh', ['-c', `printf %s ${word}`], { encoding: 'utf8' })).toMatch(/\/My Dir; it's\/ca\/ca\.pem$/)
+  const read = execFileSync('sh', ['-c', `printf %s ${word}`], { encoding: 'utf8' })
+  expect(read).toBe(join(cwd, name, 'ca/ca.pem'))
 })
 
 it('sluice ca says so where the CA is good for nothing', async () => {

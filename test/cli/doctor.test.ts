@@ -212,12 +212,12 @@ describe('sluice doctor', () => {
   })
 
   it('tells a folder that is open to everybody', async () => {
-    const dir = join(newFolder(), 'quota')
+    const dir = join(newFolder(), 'the quota')
     mkdirSync(dir)
     chmodSync(dir, 0o777)
     const { code, of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: { dir } }), ['--no-calls'])
     expect(code).toBe(0)
-    expect(of(`folder ${dir}`)).toMatchObject([{ level: 'warn', todo: `chmod o-rwx ${dir}` }])
+    expect(of(`folder ${dir}`)).toMatchObject([{ level: 'warn', todo: `chmod o-rwx '${dir}'` }])
   })
 
   it('never shows a secret, whatever the vendor answers', async () => {

@@ -107,6 +107,12 @@ describe('sluice init', () => {
     expect(readdirSync(cwd)).toEqual([])
   })
 
+  it('prints the next command as a shell reads it', async () => {
+    const args = [...HARNESS, '--secret', 'env:SOME_KEY', '--file', 'the file.yaml']
+    const { stdout } = await runCommand(args, { env: { SOME_KEY: SECRET } })
+    expect(stdout).toContain("Next: npx sluice start --config 'the file.yaml'\n")
+  })
+
   it('says so where it can not write', async () => {
     const { code, stdout, stderr } = await runCommand([...HARNESS, '--secret', 'env:X', '--file', 'nodir/s.yaml'])
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
