@@ -126,9 +126,9 @@ async function startWorker(options: Options): Promise<void> {
     await worker.stop()
     await log.close(lastWordsMs(until))
   }
-  // A service manager sends SIGTERM to all of them, too, and then it comes a second time from the first process, which ends the others
-  // when it is itself told twice.
-  onStopSignal(stop, { signals: ['SIGTERM'], isPatient: true })
+  // A service manager may send SIGTERM to every process, and the first process then passes it on. So a worker may get it twice, and the
+  // second one must not end it at once. If the first process gets a second signal, it ends the workers.
+  onStopSignal(stop, { signals: ['SIGTERM'], onImpatience: 'ignore' })
 }
 
 /** When a gateway that is told to stop now has stopped at the latest. */

@@ -2,23 +2,16 @@ import { isatty } from 'node:tty'
 
 interface StopOptions {
   readonly signals?: readonly NodeJS.Signals[]
-  /** Whether further signals change nothing. */
-  readonly isPatient?: boolean
-  /** Is called when a second signal is about to end the process. */
-  readonly onImpatience?: (signal: string) => void
+  /** Is called when a second signal is about to end the process. With `ignore`, further signals change nothing. */
+  readonly onImpatience?: ((signal: string) => void) | 'ignore'
   /** Is called for a SIGHUP. A SIGHUP that says that the terminal has gone stops the process instead. */
   readonly onReload?: (() => void) | undefined
 }
 
-/** Runs `stop` at the first signal, then ends the process. A second signal ends the process at once, unless it is patient. */
+/** Runs `stop` at the first signal, then ends the process. A second signal ends the process at once, unless it is to be ignored. */
 export function onStopSignal(
   stop: (signal: string) => Promise<void>,
-  {
-    signals = ['SIGTERM', 'SIGINT', 'SIGHUP'],
-    isPatient = false,
-    onImpatience = () => undefined,
-    onReload,
-  }: StopOptions = {},
+  { signals = ['SIGTERM', 'SIGINT', 'SIGHUP'], onImpatience = () => undefined, onReload }: StopOptions = {},
 ): void {
   const hadTerminal = hasTerminal()
   let count = 0
@@ -26,7 +19,7 @@ export function onStopSignal(
     process.on(signal, () => {
       if (signal === 'SIGHUP' && onReload !== undefined && hasTerminal() === hadTerminal) return onReload()
       count++
-      if (!isPatient && count > signalsToStop(signal)) {
+      if (onImpatience !== 'ignore' && count > signalsToStop(signal)) {
         onImpatience(signal)
         process.exit(1)
       }
