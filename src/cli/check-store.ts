@@ -13,19 +13,30 @@ const AFTER_RESTART = {
   unknown: 'it is unknown what it has after a restart, as it does not say',
 } satisfies Record<Persistence, string>
 
+interface StoreState {
+  /** What it is, and of a Redis whether what it has survives a restart. */
+  readonly kind: string
+  /** Whether nothing that it has survives a restart. */
+  readonly isVolatile: boolean
+  /** What it holds that must not be lost. */
+  readonly holds: readonly string[]
+  readonly warnings: readonly string[]
+}
+
 /** Says what the store holds, and whether that survives a restart. Throws a `CommandError` if the store can't be asked. */
-export async function checkStore(store: StoreConfig): Promise<{ lines: string[]; warnings: string[] }> {
-  if (store.kind !== 'redis')
-    return { lines: [`store: the folder ${store.dir ?? '.sluice'} of one gateway`], warnings: [] }
+export async function checkStore(store: StoreConfig): Promise<StoreState> {
+  if (store.kind !== 'redis') {
+    const kind = `the folder ${store.dir ?? '.sluice'} of one gateway`
+    return { kind, isVolatile: false, holds: [], warnings: [] }
+  }
   const contents = await redisContents(store).catch((error: Error) => {
     throw new CommandError(`the store can't be asked: ${error.message}`)
   })
   const { persistence, clients, secrets } = contents
   return {
-    lines: [
-      `store: Redis answers; ${AFTER_RESTART[persistence]}`,
-      `store: ${countOf(clients, 'client')} of the admin API, ${countOf(secrets, 'secret')}`,
-    ],
+    kind: `Redis answers; ${AFTER_RESTART[persistence]}`,
+    isVolatile: persistence === 'nothing',
+    holds: [`${countOf(clients, 'client')} of the admin API, ${countOf(secrets, 'secret')}`],
     warnings: [whyVolatile(contents), lossOf(contents)].filter((warning) => warning !== undefined),
   }
 }

@@ -1,4 +1,4 @@
-import type { Config } from '../schema/schema.ts'
+import type { Config, StoreConfig } from '../schema/schema.ts'
 import type { BudgetConfig } from '../schema/budget-schema.ts'
 import { windowLabel } from '../schema/limits.ts'
 import { calendarOf } from '../time/calendar.ts'
@@ -25,15 +25,20 @@ export async function check(
   const { config, source } = found
   const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))
   const clients = Object.keys(config.clients ?? {})
-  const store = options.store === true ? await checkStore(config.store) : { lines: [], warnings: [] }
-  const { regions, prefix } = config.store
-  if (options.store === true && regions !== undefined) store.lines.push(`home: ${await checkHome(regions, prefix)}`)
+  const store = options.store === true ? await storeLines(config.store) : { lines: [], warnings: [] }
   for (const warning of [...allWarnings(found), ...store.warnings])
     process.stderr.write(`${printableLines(`${source}: warning: ${warning}`)}\n`)
   process.stdout.write(
     `${source}: ok, with ${countOf(Object.keys(config.upstreams).length, 'upstream')}, ${countOf(accounts.length, 'account')}, ${countOf(clients.length, 'client')}\n`,
   )
   for (const line of [...calendarLines(config), ...store.lines]) process.stdout.write(`${line}\n`)
+}
+
+async function storeLines(config: StoreConfig): Promise<{ lines: string[]; warnings: readonly string[] }> {
+  const { regions, prefix } = config
+  const { kind, holds, warnings } = await checkStore(config)
+  const home = regions === undefined ? [] : [`home: ${await checkHome(regions, prefix)}`]
+  return { lines: [...[kind, ...holds].map((line) => `store: ${line}`), ...home], warnings }
 }
 
 /** When the windows of a calendar end, so that whoever wrote a time zone or an anchor sees what it means. */

@@ -131,13 +131,13 @@ function nearestOf(path: string): string {
 async function redis(store: StoreConfig): Promise<Finding[]> {
   const what = 'redis'
   try {
-    const { lines, warnings } = await checkStore(store)
-    const findings = lines.map((one): Finding => ({ level: 'ok', what, finding: one.replace(/^store: /, '') }))
-    const volatile = findings.findIndex(({ finding }) => finding.includes('it has nothing'))
-    const todo = 'set its appendonly to yes'
-    if (volatile >= 0) findings[volatile] = { ...findings[volatile]!, level: 'warn', todo }
-    const told = warnings.map((finding): Finding => ({ level: 'warn', what, finding, todo: 'see docs/admin-api.md' }))
-    return [...findings, ...told, ...(await withRedis(store, stateOf))]
+    const { kind, isVolatile, holds, warnings } = await checkStore(store)
+    return [
+      { what, finding: kind, ...(isVolatile ? { level: 'warn', todo: 'set its appendonly to yes' } : { level: 'ok' }) },
+      ...holds.map((finding): Finding => ({ level: 'ok', what, finding })),
+      ...warnings.map((finding): Finding => ({ level: 'warn', what, finding, todo: 'see docs/admin-api.md' })),
+      ...(await withRedis(store, stateOf)),
+    ]
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
     return [{ level: 'fail', what, finding: error.message, todo: 'start it, or mend store.url' }]
