@@ -36,8 +36,8 @@ interface PackedSecret {
 
 /**
  * Finds a configuration as `findConfig` does, with its warnings, on a thread of its own: to read and check a large one takes seconds,
- * in which this thread would serve no call. A small one is found here. Throws a `ConfigError` if it is wrong; `here` finds it instead if there can't be
- * a thread.
+ * in which this thread would serve no call. A file of up to 4 KB is read by `here`, on this thread. So is any file if no thread can be
+ * started. Throws a `ConfigError` if the configuration is wrong.
  */
 export async function findApart(
   wanted: Wanted,

@@ -70,7 +70,7 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
   const rest = withoutItem(text, list, index)
   if (!isWithoutKey(rest, text, revoked)) {
     throw new CommandError(
-      `nothing was changed: as ${file} is written, ${revoked} can't be cut out of it alone. Take it out by hand, wherever it stands, and run \`sluice check\``,
+      `nothing was changed: as ${file} is written, ${revoked} can't be removed without changing something else. Remove it by hand in every place, and run \`sluice check\``,
     )
   }
   writeConfig(file, rest)

@@ -48,8 +48,8 @@ function withCommand([node = '', file = '', ...args]: readonly string[]): string
 }
 
 /**
- * By how much V8 multiplies the young generation when it is full of what is in use; 2 unless told. A start would make it 20 MB, which
- * V8 holds for as long as there are calls. So a start does with 4 MB, and calls get more when they need it.
+ * V8 multiplies its young generation by this factor when live objects fill it (default 2). With 2, a start would grow it to 20 MB, and V8
+ * keeps that while calls come. With 1, a start does with 4 MB.
  */
 function growYoungGeneration(factor: 1 | 2): void {
   setFlagsFromString(`--semi-space-growth-factor=${factor}`)
@@ -146,7 +146,7 @@ function buildProgram(): Command {
     .option(...URL_OPTION)
     .option(...TOKEN_OPTION)
     .option('--json', 'as JSON, as the admin port answers')
-    .option('--once', 'changes nothing: the table is printed once anyway, and `sluice top` shows it live')
+    .option('--once', 'no effect: the table is always printed once; use `sluice top` for a live view')
     .addOption(
       new Option('--by <what>', 'who uses each limit, what each is due, and what is left of budgets').choices([
         'client',

@@ -562,7 +562,7 @@ describe('sluice keys revoke', () => {
     expect((await runCommand(['check'], { cwd })).code).toBe(0)
     const { code, stderr } = await runCommand(['keys', 'revoke', one!], { cwd })
     expect(code).toBe(1)
-    expect(stderr).toMatch(/^nothing was changed: .* by hand, wherever it stands, and run `sluice check`\n$/)
+    expect(stderr).toMatch(/^nothing was changed: .* by hand in every place, and run `sluice check`\n$/)
     expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toBe(written)
   })
 
