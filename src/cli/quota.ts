@@ -63,23 +63,41 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
   const room = Math.max(1, height - 1)
   const sorted = all.toSorted((a, b) => fullnessOf(b) - fullnessOf(a))
   const rows = sorted.slice(0, sorted.length > room ? Math.max(1, room - 1) : room)
-  const lines = rows.map((row) => [
-    `${row.upstream}/${row.account}`,
-    row.class,
-    row.window,
-    String(row.limit),
-    String(row.effective),
-    usedOf(row),
-    whenMore(row),
-    row.exhaustionInMs === null ? '-' : row.exhaustionInMs === 0 ? 'now' : short(row.exhaustionInMs),
-    row.burnRatio === null ? '-' : row.burnRatio.toFixed(1),
-    String(row.waiting),
-  ])
-  const [head = '', ...texts] = columnsOf([HEAD, ...lines], { width, cuttable: 3 })
-  const shown = [head, ...texts.map((text, i) => paint(text, fullnessOf(rows[i]!)))]
+  const lines = rows.map((row) => ({
+    fullness: fullnessOf(row),
+    cells: [
+      `${row.upstream}/${row.account}`,
+      row.class,
+      row.window,
+      String(row.limit),
+      String(row.effective),
+      usedOf(row),
+      whenMore(row),
+      row.exhaustionInMs === null ? '-' : row.exhaustionInMs === 0 ? 'now' : short(row.exhaustionInMs),
+      row.burnRatio === null ? '-' : row.burnRatio.toFixed(1),
+      String(row.waiting),
+    ],
+  }))
+  const shown = paintedTable(HEAD, lines, { width, cuttable: 3, paint })
   const left = sorted.length - rows.length
   if (left > 0) shown.push(`… and ${left} that are less full: make the window higher, or see sluice quota`)
   return shown.map((text) => `${text}\n`).join('')
+}
+
+interface Line {
+  readonly cells: readonly string[]
+  /** How full the limit of the line is: 1 if nothing is left. */
+  readonly fullness: number
+}
+
+/** The lines of a table, each painted by how full its limit is, but for the titles. */
+function paintedTable(
+  titles: readonly string[],
+  lines: readonly Line[],
+  { width, cuttable, paint }: Pick<TableOptions, 'width' | 'paint'> & { readonly cuttable: number },
+): string[] {
+  const [head = '', ...texts] = columnsOf([titles, ...lines.map(({ cells }) => cells)], { width, cuttable })
+  return [head, ...texts.map((text, i) => paint(text, lines[i]!.fullness))]
 }
 
 function usedOf({ used, isLocal }: Pick<QuotaRow, 'used' | 'isLocal'>): string {
@@ -102,7 +120,7 @@ interface UsageAnswer {
 /** Tables of who uses each limit, what each client is due, and what is left of budgets; no wider than `width`. */
 function clientTables(
   { data, budgets, since, away }: UsageAnswer,
-  { width, paint }: { width: number; paint(line: string, fullness: number): string },
+  { width, paint }: Pick<TableOptions, 'width' | 'paint'>,
 ): string {
   const head = ['ACCOUNT', 'CLASS', 'WINDOW', 'CLIENT', 'USED', 'OF', 'DUE', 'HOUR', 'DAY']
   const used = data.flatMap(({ upstream, account, class: name, window, effective, clients }) =>
@@ -121,32 +139,24 @@ function clientTables(
       ],
     })),
   )
-  const [title = '', ...lines] = columnsOf([head, ...used.map(({ cells }) => cells)], { width, cuttable: 4 })
   const texts =
     used.length === 0
       ? ['No client has used a limit within a day.']
-      : [title, ...lines.map((line, i) => paint(line, used[i]!.fullness))]
+      : paintedTable(head, used, { width, cuttable: 4, paint })
   if (budgets !== null && budgets.length > 0) {
-    const rows = budgets.map((one) => {
-      const whose = one.level === 'client' ? one.name : `${one.level} ${one.name}`
-      return [
-        whose,
+    const rows = budgets.map((one) => ({
+      fullness: fullnessOf({ ...one, effective: one.limit }),
+      cells: [
+        one.level === 'client' ? one.name : `${one.level} ${one.name}`,
         one.window,
         String(one.limit),
         usedOf(one),
         one.isLocal === true ? '?' : String(one.remaining),
         whenMore(one),
-      ]
-    })
-    const [columns = '', ...ofBudgets] = columnsOf([['WHOSE', 'BUDGET', 'LIMIT', 'USED', 'LEFT', 'RESETS'], ...rows], {
-      width,
-      cuttable: 1,
-    })
-    texts.push(
-      '',
-      columns,
-      ...ofBudgets.map((line, i) => paint(line, fullnessOf({ ...budgets[i]!, effective: budgets[i]!.limit }))),
-    )
+      ],
+    }))
+    const titles = ['WHOSE', 'BUDGET', 'LIMIT', 'USED', 'LEFT', 'RESETS']
+    texts.push('', ...paintedTable(titles, rows, { width, cuttable: 1, paint }))
   }
   if (since !== null) texts.push('', printable(`Counted since ${since}.`))
   texts.push(...away.map((one) => printable(noAnswerOf(one))))
