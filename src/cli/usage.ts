@@ -16,24 +16,23 @@ type Row = Omit<DayRow, 'waitMs' | 'unit' | 'team' | 'organisation'> & {
   readonly spent: number
 } & Readonly<Record<'unit' | 'team' | 'organisation', string | null>>
 
-const COLUMNS: Readonly<Record<keyof Row, string>> = {
-  day: 'day',
-  client: 'client',
-  upstream: 'upstream',
-  account: 'account',
-  class: 'class',
-  units: 'units',
-  calls: 'calls',
-  refusals: 'refusals',
-  waits: 'waits',
-  waitSeconds: 'wait_seconds',
-  savedUnits: 'saved_units',
-  spent: 'spent',
-  unit: 'unit',
-  team: 'team',
-  organisation: 'organisation',
-}
-const FIELDS = Object.keys(COLUMNS) as (keyof Row)[]
+const FIELDS = [
+  'day',
+  'client',
+  'upstream',
+  'account',
+  'class',
+  'units',
+  'calls',
+  'refusals',
+  'waits',
+  'waitSeconds',
+  'savedUnits',
+  'spent',
+  'unit',
+  'team',
+  'organisation',
+] as const satisfies readonly (keyof Row)[]
 
 /** The gateway sends nothing while it reads days of which no row was asked for. */
 const SILENT_MS = 60_000
@@ -52,7 +51,7 @@ export async function usage({ format = 'table', ...options }: Options): Promise<
 
 function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): string {
   if (format === 'json') return jsonOf(rows)
-  const head = FIELDS.map((field) => COLUMNS[field])
+  const head = FIELDS.map(snake)
   const lines = rows.map((row) =>
     FIELDS.map((field) => {
       const value = row[field] ?? ''
@@ -64,6 +63,10 @@ function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): s
   const titles = head.map((title) => title.replace('_', ' ').toUpperCase())
   const texts = columnsOf([titles, ...lines], { width: outputWidth(), cuttable: 5 })
   return texts.map((text) => `${text}\n`).join('')
+}
+
+function snake(field: string): string {
+  return field.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 }
 
 /** Money without an exponent, which spreadsheets would take for a text. */
