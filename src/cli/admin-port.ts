@@ -57,12 +57,12 @@ export function queryOf<Name extends string>(
   )
 }
 
-/** How long the admin port may send nothing. An instance that hangs is waited for less, and a gateway that hangs never answers. */
+/** The admin port may send nothing for this long. It waits less for another instance that hangs, so longer silence means that it hangs itself. */
 const SILENT_MS = 5_000
 
 /**
- * Sends a GET to the admin port and gives its answer, a list. Throws a `CommandError` if it can't be reached, refuses, is none, or sends
- * nothing for `silentMs`.
+ * Sends a GET to the admin port and gives its answer, a list. Throws a `CommandError` if nothing can be reached there, if it refuses, if
+ * it does not answer as an admin port does, or if it sends nothing for `silentMs`.
  */
 export async function askAdmin<Answer extends { readonly data: readonly unknown[] }>(
   admin: AdminPort,

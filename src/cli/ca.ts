@@ -84,7 +84,7 @@ function goodFor(hosts: readonly string[]): string {
   return hosts.length > 0 ? `${hosts.join(', ')}, and nothing else` : 'no host: no upstream is called by https'
 }
 
-/** Everything but where the CA is, and for which hosts. */
+/** Whether this part of the configuration says neither where the CA is nor for which hosts it is good. */
 function isUnimportant([first, , field]: Path): boolean {
   return first !== 'forwardProxy' && !(first === 'upstreams' && (field === 'url' || field === 'hosts'))
 }

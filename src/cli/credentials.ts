@@ -43,7 +43,7 @@ export function setCredential(name: string, options: ValueOptions, command: Comm
 }
 
 /**
- * Rotates a secret: adds a new value beside the one in force, then keeps the new one or the old one. With `masterKey` it seals
+ * Rotates a secret: adds a new value beside the one in force, then keeps the new one or the old one. With `key` it seals
  * all secrets with another master key instead.
  */
 export function rotateCredential(name: string | undefined, options: RotateOptions, command: Command): Promise<void> {

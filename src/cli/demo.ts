@@ -8,7 +8,7 @@ export const DEMO_KEY = `pat.${DEMO_ACCOUNT}.sandbox.nosecret`
 /** The configuration that is used when there is none: the Harness preset in front of the sandbox. */
 export function demoConfig(sandboxUrl: string): Config {
   const accounts = { demo: { id: DEMO_ACCOUNT, credential: { value: DEMO_KEY } } }
-  // With the second window calls can be seen to wait without waiting for a minute.
+  // With the second window, calls wait for seconds at most. With the first alone it would be a minute.
   const webhook = [
     { requests: 500, window: '60s' },
     { requests: 20, window: '1s' },

@@ -27,7 +27,7 @@ interface Options {
  */
 export async function doctor(options: Options): Promise<void> {
   const found = await findConfig(options.config).catch((error: unknown) => {
-    // Whoever reads JSON is to get some of that, too.
+    // Whoever asked for JSON gets JSON, even if the configuration is wrong.
     if (!(error instanceof ConfigError) || options.json !== true) throw error
     return error.message.split('\n')
   })
@@ -123,7 +123,7 @@ function folder(dir: string): Finding[] {
   return [{ level: 'ok', what, finding: path === dir ? 'can be written' : 'can be made' }]
 }
 
-/** The folder itself, or the one above it in which it would be made, with all folders between. */
+/** The path itself if there is something, else the nearest path above it where there is. */
 function nearestOf(path: string): string {
   return existsSync(path) ? path : nearestOf(dirname(path))
 }
@@ -144,7 +144,7 @@ async function redis(store: StoreConfig): Promise<Finding[]> {
   }
 }
 
-/** The Redis of all regions. Its clock may differ from all others. */
+/** The Redis of all regions. Its clock is not compared: it may differ from all others. */
 async function home({ regions, prefix }: StoreConfig): Promise<Finding[]> {
   if (regions === undefined) return []
   const what = 'home'

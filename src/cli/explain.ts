@@ -68,7 +68,7 @@ interface CacheDetails {
   readonly scope: CachePolicy['scope']
   /** How long an answer stays fresh that does not say so itself. */
   readonly freshForMs: number
-  /** Whether only answers are cached that allow it: the credential is in Authorization, or they may be private (RFC 9111 §3). */
+  /** Which answers are cached: all, all that do not say private, or those that allow it although the call has Authorization (RFC 9111 §3). */
   readonly keeps: 'all' | 'not-private' | 'only-public'
 }
 

@@ -12,7 +12,7 @@ export type Wanted = { readonly file: string | undefined } | ConfigText
 /** This much is read in some milliseconds, and a thread takes longer to start. */
 const SMALL_BYTES = 4_096
 
-/** What the thread answers, besides the files that it is about to read. */
+/** What the thread tells: each file that it is about to read, then the configuration that it found, or what is wrong with it. */
 export type Answer =
   | { readonly reads: string; readonly state: string }
   | { readonly found: Packed | undefined }
@@ -47,7 +47,7 @@ export async function findApart(
   if (bytesOf(wanted) <= SMALL_BYTES) return here()
   const { promise, resolve, reject } = Promise.withResolvers<FoundConfig | undefined>()
   try {
-    // The program itself: it knows that it is not on its main thread. None of the options of Node are for the thread.
+    // The thread runs the program itself, which then finds that this is not its main thread. It gets no options of Node.
     const thread = new Worker(realpathSync(process.argv[1]!), { workerData: wanted, execArgv: [] })
     let isAnswered = false
     const instead = (): void => {

@@ -5,7 +5,7 @@ import { allWarnings } from '../config/warnings.ts'
 import { stateOf } from '../files/watch.ts'
 import { type Answer, packed, type Wanted } from './find-apart.ts'
 
-/** Finds the configuration that the main thread wants, and ends. What is no problem of the configuration ends it as an error. */
+/** Finds the configuration that the main thread wants, and ends. At any other error it throws: the main thread then finds it itself. */
 export async function findForMainThread(): Promise<void> {
   try {
     const wanted = workerData as Wanted

@@ -116,7 +116,7 @@ async function callWith(
 
 const UNREACHABLE = 'check the URL, DNS, the firewall and the proxy of this machine'
 
-/** The headers of a harmless call, with the credential where the upstream expects it. */
+/** What `addTo` reads of a route: that the call gets the credential. */
 const ROUTE = { credential: 'inject' } as Parameters<Credential['addTo']>[1]
 
 /** Gives only the code of an error: its message may contain the URL, and the URL a secret. */

@@ -43,7 +43,7 @@ export async function init(options: Options): Promise<void> {
     const answers = await complete(options, terminal)
     const { key, keyHash } = createKey()
     const text = configText(answers, keyHash)
-    // Else a file would be left that nothing takes, with a key that nobody has seen, and a second try would be refused because of it.
+    // First, because a file that nothing takes would be in the way of a second try, and nobody would have seen its key.
     await checkText(file, text)
     writeConfig(file, text)
     await check(file, { secrets: false })
@@ -66,7 +66,7 @@ export async function init(options: Options): Promise<void> {
 interface Question {
   readonly field: Field
   readonly ask: string
-  /** Always, unless it says when. */
+  /** When it has to be answered. Default: always. */
   readonly isNeeded?: (answers: Answers) => boolean
   readonly problem: (value: string) => string | undefined
 }
@@ -138,7 +138,7 @@ async function complete(options: Options, terminal: Interface | undefined): Prom
   return answers
 }
 
-/** Undefined if the input ends instead (Ctrl-D): then the question of the terminal itself would stay without an end. */
+/** Undefined if the input ends instead (Ctrl-D). The promise of `question` would then never be settled. */
 async function answerTo(terminal: Interface, question: string): Promise<string | undefined> {
   const ended = new AbortController()
   const end = (): void => ended.abort()

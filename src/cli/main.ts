@@ -62,7 +62,7 @@ function endWithOutput({ code }: NodeJS.ErrnoException): void {
   process.exit(1)
 }
 
-// As long as there are commands: one statement each.
+// Longer than others, because each command is a statement of its own.
 function buildProgram(): Command {
   const program = new Command('sluice')
     .description('An egress gateway for rate-limited APIs. Without a command it starts.')
@@ -130,7 +130,10 @@ function buildProgram(): Command {
   )
     .argument('<command...>', 'behind --, with its arguments')
     .option(...CONFIG)
-    .option('--client <name>', 'as this client; else as `run`, of the configuration or of its own')
+    .option(
+      '--client <name>',
+      'as this client of the configuration; else as its client `run`, or one that may do everything',
+    )
     .option('-v, --verbose', 'show a line for each call')
     .passThroughOptions()
     .action(lazy(async () => (await import('./run.ts')).run))

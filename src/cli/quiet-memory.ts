@@ -1,6 +1,6 @@
 import { setFlagsFromString } from 'node:v8'
 
-/** A process that computes for a smaller part of the time is quiet: it serves less than some hundred calls a second. */
+/** A process is quiet if it computes for less than this part of the time. It then serves fewer than some hundred calls a second. */
 const QUIET = 0.02
 
 /**

@@ -104,7 +104,7 @@ function waitLines(wait: WaitStory, { asked }: RequestStory): string[] {
   const held = because === 'concurrency' ? 'concurrency' : (heldBy ?? 'an unknown limit')
   const most = asked === null ? '' : `, at most ${ms(asked.maxWaitMs)}`
   const before = beforeAttempt > 1 ? ` (before attempt ${beforeAttempt})` : ''
-  // Of one that never stood in the queue it is not known whom it waited for.
+  // A call that never stood in the queue has no list of those that were served before it.
   const isRefusedAtOnce = ended !== 'admitted' && ended !== 'gone' && servedBefore === null
   const lines = [
     `held by   ${held}${before}: place ${place} in the queue, its turn expected in ${ms(promisedMs)}${most}`,

@@ -22,7 +22,7 @@ const METHODS = ['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'tr
 /**
  * Proposes `routes` for the operations of an OpenAPI document (2 or 3, YAML or JSON): for each its class, whether it is safe to
  * retry, and why. With a preset its classes are proposed, for paths below its URL; else `read` and `write`, for paths below the base
- * URL of the document. No operation is called safe because of a guess alone, but where its path says that it only reads. What no route
+ * URL of the document. By a guess alone an operation is called safe only if its path says that it only reads. What no route
  * can say is named and left out. Throws a `CommandError` if the file is no such document.
  */
 export function routes(file: string, { preset: name }: { readonly preset?: string }): void {
@@ -50,7 +50,7 @@ export function routes(file: string, { preset: name }: { readonly preset?: strin
   )
 }
 
-/** In one line, whatever the document says: another would be read as configuration. */
+/** One line, whatever the document says: a second one would be read as configuration. */
 function comment(text: string): string {
   return `# ${printable(text)}`
 }
@@ -66,7 +66,7 @@ function read(file: string): Record<string, unknown> {
   }
   let document: unknown
   try {
-    // Each anchor may be used: documents that generators wrote have many.
+    // Without a bound for aliases: documents that generators wrote have many.
     document = parse(text, { maxAliasCount: -1, logLevel: 'error', merge: true })
   } catch (error) {
     throw new CommandError(`${file} is neither YAML nor JSON: ${(error as Error).message.split('\n', 1)[0]}`)
@@ -88,7 +88,7 @@ function pathOf(url: string): string {
   return url.replace(/^[a-z]+:\/\/[^/]*/, '').replace(/\/+$/, '')
 }
 
-/** A path below the path of a preset's URL, if it is there with the document's base before it. */
+/** A path as it is below a preset's URL, if the document's base and the path together lead there. Otherwise the path itself. */
 function pathBelow(own: string, base: string, path: string): string {
   const whole = pathOf(base) + path
   return whole.startsWith(`${own}/`) ? whole.slice(own.length) : path
@@ -125,7 +125,7 @@ function operationsOf(file: string, document: Record<string, unknown>): { operat
 
 const POSSIBLE = new RegExp(ROUTE_PATH)
 
-/** The path as a route has it: without query, and with the rest for a last `{name+}`, as AWS writes it, or `{name:.*}`. */
+/** The path as a route has it, without query. A last `{name+}`, as AWS writes it, or `{name:.*}` becomes `*`, the rest of a path. */
 function routePathOf(written: string): string | undefined {
   const path = written
     .replace(/[?#].*$/s, '')
@@ -137,7 +137,7 @@ function routePathOf(written: string): string | undefined {
 /** The operations of a path, which may be a reference within the document; undefined if they are not there. */
 function resolved(document: Record<string, unknown>, entry: unknown): Record<string, unknown> | undefined {
   let item = entry
-  // One that leads to itself ends, too.
+  // Not for ever, because a reference may lead to itself.
   for (let hops = 0; isObject(item) && typeof item['$ref'] === 'string' && hops < 10; hops++) {
     const { $ref: reference, ...beside } = item
     const [file, pointer = ''] = reference.split('#')
@@ -187,7 +187,7 @@ function presetRoute({ method, path }: Operation, known: RouteTable): Proposal {
 }
 
 function guessed({ method, path, id }: Operation): Proposal {
-  // Of `/things/{id}:search` the verb counts, and of a parameter not what it is called.
+  // The verb of `/things/{id}:search` counts, and the name of a parameter does not.
   const named = path.replaceAll(/\{[^{}]*\}/g, 'x_1').replace(/:([A-Za-z]+)$/, '/$1')
   const { isReading, because } = judge(method, named, id)
   return { route: guessedRoute(method, path, { class: isReading ? 'read' : 'write' }), because }

@@ -190,7 +190,7 @@ async function throughOwn(config: Config, folder: string, { client, verbose = fa
   }
 }
 
-/** The client that a command is, unless it is to be another. If none is configured, it may do what the gateway can. */
+/** As which client a command calls, unless an option names another. If the configuration has no such client, it may do everything. */
 const RUN = 'run'
 
 function withKey(clients: NonNullable<Config['clients']>, keyHash: string, name = RUN) {

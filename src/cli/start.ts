@@ -30,7 +30,7 @@ interface Options {
 /** Runs the gateway until it is told to stop. If nothing is configured, it runs the demo. */
 export async function start(options: Options): Promise<void> {
   if (cluster.isWorker) return startWorker(options)
-  // Until there is a listener, SIGHUP would end the process. Whatever changes before the watch begins, the watch notices.
+  // Until there is a listener, SIGHUP would end the process. No change is lost: the watch notices what changed before it began.
   process.on('SIGHUP', () => undefined)
   const watch = new FileWatch()
   const { config: file, isDemo = false } = options

@@ -4,7 +4,7 @@ import { printable } from './printable.ts'
 /** Names are never cut shorter than this, however narrow the terminal is. */
 const SHORTEST_NAME = 6
 
-/** The width of the terminal. A pipe, or a terminal that does not say how wide it is, has no bound: what is cut is not found by `grep`. */
+/** The width of the terminal. A pipe, or a terminal that does not say how wide it is, has no bound: `grep` would not find what is cut. */
 export function outputWidth(): number {
   return process.stdout.columns || Infinity
 }

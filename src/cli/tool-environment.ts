@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { getCACertificates } from 'node:tls'
 import { parseAddress, withoutBrackets } from '../net/address.ts'
 
-/** Variables by which tools read one file with all authorities that they trust: in place of the system's. */
+/** Variables that name one file with all authorities that a tool trusts, in place of the system's. */
 const BUNDLES = [
   'SSL_CERT_FILE', // OpenSSL: Python's ssl and httpx, Ruby; Go; rustls
   'REQUESTS_CA_BUNDLE',
@@ -17,7 +17,7 @@ const BUNDLES = [
   'BUNDLE_SSL_CA_CERT',
   'GRPC_DEFAULT_SSL_ROOTS_FILE_PATH',
 ]
-/** Those by which a file is added to what they trust anyway. */
+/** Variables that name a file with authorities that a tool trusts besides the usual ones. */
 const ADDITIONS = ['NODE_EXTRA_CA_CERTS', 'DENO_CERT']
 const LOCAL = ['localhost', '127.0.0.1', '::1']
 /** A trust store of Java needs one, though nothing in it is secret. */
@@ -76,8 +76,8 @@ export function toolEnvironment(env: NodeJS.ProcessEnv, { proxy, ca, hosts, fold
 }
 
 /**
- * Whether any of the tools takes an entry of `NO_PROXY` for that host. They disagree about ports, stars, and whether a name stands for those
- * that end with it, even within a label (requests). An entry that one tool takes so would lead it around the gateway.
+ * Whether any tool takes this entry of `NO_PROXY` for that host, and so would go around the gateway. Tools disagree about ports and stars,
+ * and about whether a name stands for all names that end with it, even within a label (requests).
  */
 function covers(entry: string, host: string): boolean {
   const [network = '', bits] = entry.split('/')
@@ -114,7 +114,7 @@ function javaOptions({ hostname, port }: URL, store: string, noProxy: string): s
     `-Djavax.net.ssl.trustStore=${store}`,
     `-Djavax.net.ssl.trustStoreType=JKS`,
     `-Djavax.net.ssl.trustStorePassword=${PASSWORD}`,
-    // Else Java sends no Basic credentials to a proxy for a tunnel, also where the program has an Authenticator.
+    // Otherwise Java sends a proxy no Basic credentials for a tunnel, even if the program has an Authenticator.
     '-Djdk.http.auth.tunneling.disabledSchemes=',
   ]
 }
@@ -124,7 +124,7 @@ function readBundle(file: string | undefined): string[] {
   try {
     return readFileSync(file, 'utf8').match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
   } catch {
-    // The tool would have said so by itself, without us.
+    // The tool itself says so.
     return []
   }
 }
