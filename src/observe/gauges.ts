@@ -255,8 +255,8 @@ export const GAUGES: readonly GaugeOf[] = [
   ofLimits('quota_limit', 'Calls that a limit allows in its window.', ({ limit }) => limit),
   ofLimits(
     'quota_effective_limit',
-    'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
-    ({ limit, effective, share }) => (effective === share ? limit : effective),
+    'What of a limit can be used now: less than it, or than the share of the region, while the upstream lets less through, or others use it.',
+    ({ effective }) => effective,
   ),
   ofLimits(
     'quota_region_share',

@@ -52,6 +52,15 @@ function waits(short: number): Record<string, string> {
   }
 }
 
+/** A limit that all of its gateways may use up, where `effective` says nothing else. */
+function quota(used: string, limit: string, effective = limit, labels = CLASS_LABELS): Record<string, string> {
+  return {
+    [`sluice_quota_limit{${labels},window="1m"}`]: limit,
+    [`sluice_quota_effective_limit{${labels},window="1m"}`]: effective,
+    [`sluice_quota_used{${labels},window="1m"}`]: used,
+  }
+}
+
 /** Without `firing`, the alert fires by which the name begins, or none. */
 function when(
   name: string,
@@ -72,10 +81,8 @@ export const ALERT_CASES: readonly AlertCase[] = [
     [`sluice_store_degraded{instance="a"}`]: '0x240',
     [`sluice_workers_missing{instance="a"}`]: '0x240',
     [`sluice_log_dropped_total{instance="a"}`]: '7x240',
-    [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
-    [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
+    ...quota('850x240', '1000x240'),
     [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x100 1x140',
-    [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '850x240',
     [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(10),
     [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="yes"}`]: perSecond(2),
     ...overhead(false),
@@ -279,33 +286,50 @@ export const ALERT_CASES: readonly AlertCase[] = [
   when('SluiceRetryBudgetExhausted for the next one, an hour later', '52m', {
     'sluice_retry_budget_exhausted_total{upstream="harness",instance="a"}': '1x200 2x40',
   }),
-  when('SluiceQuotaNearlyUsed after five minutes near the limit', '11m', {
-    [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
-    [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 950x40',
+  when('SluiceQuotaNearlyUsed after five minutes near the limit', '11m', quota('100x20 950x40', '1000x240')),
+  when('nothing for two environments whose gateways have a large and a small limit under one name', '40m', {
+    ...quota('300x240', '1000x240'),
+    ...quota('10x240', '100x240', '100x240', CLASS_LABELS.replace('"a"', '"staging"')),
+    'sluice_team_budget_used{team="ads",window="day usd",instance="a"}': '300x240',
+    'sluice_team_budget_limit{team="ads",window="day usd",instance="a"}': '1000x240',
+    'sluice_team_budget_used{team="ads",window="day usd",instance="staging"}': '10x240',
+    'sluice_team_budget_limit{team="ads",window="day usd",instance="staging"}': '100x240',
+  }),
+  when('SluiceQuotaNearlyUsed for the small limit of one environment beside a large one', '11m', {
+    ...quota('300x240', '1000x240'),
+    ...quota('95x240', '100x240', '100x240', CLASS_LABELS.replace('"a"', '"staging"')),
+  }),
+  when('SluiceBudgetNearlyUsed for the small budget of one environment beside a large one', '11m', {
+    'sluice_client_budget_used{client="bot",window="1h",instance="a"}': '300x240',
+    'sluice_client_budget_limit{client="bot",window="1h",instance="a"}': '1000x240',
+    'sluice_client_budget_used{client="bot",window="1h",instance="staging"}': '95x240',
+    'sluice_client_budget_limit{client="bot",window="1h",instance="staging"}': '100x240',
+  }),
+  when('SluiceQuotaNearlyUsed, and not that it is less, for the used share of a region', '20m', {
+    ...quota('500x240', '1000x240', '500x240'),
+    [`sluice_quota_region_share{${CLASS_LABELS},window="1m"}`]: '500x240',
+  }),
+  when('SluiceQuotaReduced for the share of a region of which the upstream lets half through', '20m', {
+    ...quota('100x240', '1000x240', '250x240'),
+    [`sluice_quota_region_share{${CLASS_LABELS},window="1m"}`]: '500x240',
   }),
   when(
     'SluiceQuotaNearlyUsed for what is left of a limit that the upstream made smaller, and that it is',
     '20m',
-    {
-      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
-      [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x20 600x200',
-      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 580x200',
-    },
+    quota('100x20 580x200', '1000x240', '1000x20 600x200'),
     ['SluiceQuotaNearlyUsed', 'SluiceQuotaReduced'],
   ),
-  when('nothing for a limit that was smaller for a few windows', '20m', {
-    [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
-    [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x20 600x20 1000x200',
-    [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x240',
-  }),
+  when(
+    'nothing for a limit that was smaller for a few windows',
+    '20m',
+    quota('100x240', '1000x240', '1000x20 600x20 1000x200'),
+  ),
   when(
     'only that the store is degraded, while Redis is away and what a gateway may not spend counts as used',
     '40m',
     {
       'sluice_store_degraded{instance="a"}': '0x20 1x180',
-      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x200',
-      [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x200',
-      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 950x180',
+      ...quota('100x20 950x180', '1000x200'),
       'sluice_team_budget_used{team="ads",window="day usd",instance="a"}': '10x20 95x180',
       'sluice_team_budget_limit{team="ads",window="day usd",instance="a"}': '100x200',
     },
@@ -353,12 +377,10 @@ export const ALERT_CASES: readonly AlertCase[] = [
   }),
   when('nothing for a limit that is not enforced', '11m', {
     [`sluice_quota_limit{${CLASS_LABELS},window="1m shadow"}`]: '1000x240',
+    [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m shadow"}`]: '1000x240',
     [`sluice_quota_used{${CLASS_LABELS},window="1m shadow"}`]: '100x20 1950x40',
   }),
-  when('nothing for a burst of two minutes', '7m', {
-    [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
-    [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 1000x8 100x40',
-  }),
+  when('nothing for a burst of two minutes', '7m', quota('100x20 1000x8 100x40', '1000x240')),
   when('SluiceGatewayOverheadHigh when calls spend more than 50 ms in the gateway itself', '20m', overhead(true)),
   when('nothing when that has lasted only eight minutes', '8m', overhead(true)),
   when('SluiceInternalErrors for the first bug', '22m', { [calls('internal')]: '_x80 1x160' }),

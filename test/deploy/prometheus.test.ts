@@ -13,7 +13,7 @@ import { lintMetrics } from '../support/promtool.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import { ALERT_CASES } from './alert-cases.ts'
 import { healthCheckOf } from './compose.ts'
-import { boards, interpolate, labelValues } from './boards.ts'
+import { boardQueries, boards, interpolate, labelValues } from './boards.ts'
 import { atPort, run } from './process.ts'
 import { PrometheusServer } from './prometheus-server.ts'
 import { ROOT } from './repository.ts'
@@ -53,6 +53,58 @@ describe.skipIf(!isThere)('promtool', () => {
       })),
     }
     using folder = temporaryFolder('alerts')
+    const file = join(folder.path, 'test.yml')
+    writeFileSync(file, JSON.stringify(test))
+    const { code, output } = run(['promtool', 'test', 'rules', file])
+    expect(code, output).toBe(0)
+  })
+})
+
+const LIMIT = 'upstream="h",account="p",class="read",window="1m"'
+/**
+ * Gateways in one Prometheus with a large and a small limit and budget under one name; and one of a region, which has half of the
+ * limit.
+ */
+const FIGURES = {
+  [`sluice_quota_limit{${LIMIT}`]: { prod: 1000, staging: 100, eu: 1000 },
+  [`sluice_quota_region_share{${LIMIT}`]: { eu: 500 },
+  [`sluice_quota_effective_limit{${LIMIT}`]: { prod: 1000, staging: 90, eu: 500 },
+  [`sluice_quota_used{${LIMIT}`]: { prod: 200, staging: 150, eu: 400 },
+  'sluice_queue_depth{upstream="h",account="p",class="read"': { prod: 0, staging: 0, eu: 3 },
+  'sluice_client_budget_limit{client="bot",window="day"': { prod: 1000, staging: 100 },
+  'sluice_client_budget_used{client="bot",window="day"': { prod: 200, staging: 150 },
+  'sluice_team_budget_limit{team="ads",window="day"': { prod: 1000, staging: 100 },
+  'sluice_team_budget_used{team="ads",window="day"': { prod: 200, staging: 150 },
+}
+
+describe.skipIf(!isThere)('the boards', () => {
+  it.each([
+    ['Over-admitted', 50],
+    ['Quota used', 1],
+    ['Foreign use', 10],
+    ['Waste', 100],
+    ['My budget', 1.5],
+    ['Budgets of teams and organisations', 1.5],
+  ])('show in "%s" what is so at one of several gateways', (title, value) => {
+    const { target } = boardQueries.find(({ panel }) => panel === title)!
+    const series = Object.entries(FIGURES).flatMap(([name, figures]) =>
+      Object.entries(figures).map(([instance, figure]) => ({
+        series: `${name},job="sluice",namespace="x",instance="${instance}"}`,
+        values: `${figure}x20`,
+      })),
+    )
+    const test = {
+      tests: [
+        {
+          interval: '15s',
+          input_series: series,
+          promql_expr_test: [
+            { expr: `sum(${interpolate(target.expr)})`, eval_time: '2m', exp_samples: [{ labels: '{}', value }] },
+          ],
+        },
+      ],
+    }
+    using folder = temporaryFolder('boards')
     const file = join(folder.path, 'test.yml')
     writeFileSync(file, JSON.stringify(test))
     const { code, output } = run(['promtool', 'test', 'rules', file])

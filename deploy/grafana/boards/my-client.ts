@@ -97,7 +97,7 @@ export const myClient: Board = {
       'My budget',
       'The part of my own budget that I have used, over all upstreams.',
       query(
-        `max by (window) (sluice_client_budget_used{${GATEWAYS},client=~"$client"}) / max by (window) (sluice_client_budget_limit{${GATEWAYS},client=~"$client"})`,
+        `max by (window) (sluice_client_budget_used{${GATEWAYS},client=~"$client"} / sluice_client_budget_limit{${GATEWAYS},client=~"$client"})`,
         'per {{window}}',
       ),
       { unit: 'percentunit', max: 1, thresholds: THRESHOLDS.quota },

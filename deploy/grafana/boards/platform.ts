@@ -6,6 +6,7 @@ import {
   GATEWAYS,
   graph,
   heading,
+  LIMITS,
   quantiles,
   query,
   stat,
@@ -16,14 +17,15 @@ import { gatewayPanels } from './gateways.ts'
 import {
   attemptsByReason,
   CLASS_NAME,
+  beyondOf,
   burnOf,
   deniedByClient,
   effectiveOf,
   endsIn,
   etaError,
+  foreignOf,
   LIMIT_LABELS,
   LIMIT_NAME,
-  limitOf,
   lookingForOne,
   queueDepth,
   queueWait,
@@ -39,19 +41,16 @@ import {
 } from './shared.ts'
 import { THRESHOLDS } from './thresholds.ts'
 
-/** What others use of a limit, as far as the upstream tells: it can be used by us no more. */
-const foreign = `${limitOf} - ${effectiveOf}`
-/** Units that could have been sent now, while calls of that class waited. */
-const wasted = `min by (upstream, account, class) (clamp_min(${effectiveOf} - ${usedOf}, 0)) and (sum by (upstream, account, class) (sluice_queue_depth{${CLASSES}}) > 0)`
-/** A figure of all budgets of teams and of organisations. */
+/** Units that could have been sent now, while calls of that class waited: as the gateway sees it where they wait. */
+const wasted = `max by (upstream, account, class) (min by (job, instance, upstream, account, class) (clamp_min(sluice_quota_effective_limit{${LIMITS}} - sluice_quota_used{${LIMITS}}, 0)) and on (job, instance, upstream, account, class) sluice_queue_depth{${CLASSES}} > 0)`
+/** A figure of all budgets of teams and of organisations, or one divided by another. */
 const TEAM_NAME = '{{team}}{{organisation}} per {{window}}'
-const ofTeams = (combine: string, figure: string, ratio = ''): string =>
+const ofTeams = (combine: string, figures: string): string =>
   ['team', 'organisation']
-    .map((level) =>
-      `${combine} by (level, window) (sluice_level_budget_${figure}{gateways})${ratio}`
-        .replaceAll('level', level)
-        .replaceAll('gateways', GATEWAYS),
-    )
+    .map((level) => {
+      const metrics = figures.replaceAll(/\w+/g, (figure) => `sluice_${level}_budget_${figure}{${GATEWAYS}}`)
+      return `${combine} by (${level}, window) (${metrics})`
+    })
     .join(' or ')
 export const platform: Board = {
   uid: 'sluice-platform',
@@ -61,7 +60,7 @@ export const platform: Board = {
     stat(
       'Over-admitted',
       'Units that count against limits beyond what they allow. It must be 0, but for limits that were just made smaller in the configuration.',
-      `sum(clamp_min(${usedOf} - ${limitOf}, 0)) or vector(0)`,
+      `sum(${beyondOf}) or vector(0)`,
       { decimals: 0, thresholds: THRESHOLDS.anyIsBad },
     ),
     quotaUsed,
@@ -76,7 +75,7 @@ export const platform: Board = {
     stat(
       'Foreign use',
       'Units of our limits that the upstreams do not leave to us: others use them, or the upstream refused calls though we counted quota left.',
-      `sum(${foreign})`,
+      `sum(${foreignOf})`,
       { decimals: 0, noValue: '0', thresholds: THRESHOLDS.anyIsOdd },
     ),
     heading('Quotas'),
@@ -100,12 +99,12 @@ export const platform: Board = {
     graph(
       'Foreign use',
       'Units of a limit that the upstream does not leave to us: it says that others have used them, or it refused calls though we counted quota left.',
-      [query(foreign, LIMIT_NAME)],
+      [query(foreignOf, LIMIT_NAME)],
       { leadsBy: LIMIT_LABELS },
     ),
     graph(
       'Burn ratio',
-      'The rate of the last minutes, of the one that the limit allows for ever. Above 1 it runs out sooner or later.',
+      'The rate of the last minutes divided by the one that the limit allows for ever. Above 1 it runs out sooner or later.',
       [query(burnOf, LIMIT_NAME)],
       { leadsBy: LIMIT_LABELS, thresholds: THRESHOLDS.quotaBurn },
     ),
@@ -167,7 +166,7 @@ export const platform: Board = {
       'Budgets of clients',
       'The part of its own budget that a client has used, over all upstreams.',
       query(
-        `max by (client, window) (sluice_client_budget_used{${GATEWAYS},client=~"$client"}) / max by (client, window) (sluice_client_budget_limit{${GATEWAYS},client=~"$client"})`,
+        `max by (client, window) (sluice_client_budget_used{${GATEWAYS},client=~"$client"} / sluice_client_budget_limit{${GATEWAYS},client=~"$client"})`,
         '{{client}} per {{window}}',
       ),
       { unit: 'percentunit', max: 1, thresholds: THRESHOLDS.quota, leadsBy: ['client'] },
@@ -175,7 +174,7 @@ export const platform: Board = {
     bars(
       'Budgets of teams and organisations',
       'The part of its budget that a team or an organisation has used, over all upstreams.',
-      query(ofTeams('max', 'used', ' / max by (level, window) (sluice_level_budget_limit{gateways})'), TEAM_NAME),
+      query(ofTeams('max', 'used / limit'), TEAM_NAME),
       { unit: 'percentunit', max: 1, thresholds: THRESHOLDS.quota },
     ),
     bars(
@@ -186,7 +185,7 @@ export const platform: Board = {
     ),
     graph(
       'Burn of budgets',
-      'The rate of the last minutes, of the one that the budget of a team or an organisation allows for ever. Above 1 it runs out sooner or later.',
+      'The rate of the last minutes divided by the one that the budget of a team or an organisation allows for ever. Above 1 it runs out sooner or later.',
       [query(ofTeams('max', 'burn_ratio'), TEAM_NAME)],
       { thresholds: THRESHOLDS.quotaBurn },
     ),

@@ -23,9 +23,14 @@ import { THRESHOLDS } from './thresholds.ts'
 const BY_LIMIT = 'by (upstream, account, class, window)'
 export const usedOf = `max ${BY_LIMIT} (sluice_quota_used{${LIMITS}})`
 export const effectiveOf = `min ${BY_LIMIT} (sluice_quota_effective_limit{${LIMITS}})`
-export const limitOf = `max ${BY_LIMIT} (sluice_quota_limit{${LIMITS}})`
-/** The part of each limit that is used, of what can be used now, which may be nothing, or less than one of a currency. */
-export const usedShare = `clamp_max(${usedOf} / clamp_min(${effectiveOf}, 1e-9), 1)`
+/** What each gateway counts beyond a limit; and what the upstream leaves of it to others. */
+export const beyondOf = `max ${BY_LIMIT} (clamp_min(sluice_quota_used{${LIMITS}} - sluice_quota_limit{${LIMITS}}, 0))`
+export const foreignOf = `max ${BY_LIMIT} ((sluice_quota_region_share{${LIMITS}} or sluice_quota_limit{${LIMITS}}) - sluice_quota_effective_limit{${LIMITS}})`
+/**
+ * The part of each limit that is used, of what can be used now, which may be nothing, or less than one of a currency. Each
+ * gateway's figures are divided by its own, since those of two environments may have different limits under the same labels.
+ */
+export const usedShare = `max ${BY_LIMIT} (clamp_max(sluice_quota_used{${LIMITS}} / clamp_min(sluice_quota_effective_limit{${LIMITS}}, 1e-9), 1))`
 export const LIMIT_NAME = '{{upstream}}/{{account}} {{class}} per {{window}}'
 export const CLASS_NAME = '{{upstream}}/{{account}} {{class}}'
 export const LIMIT_LABELS = ['upstream', 'account', 'class']
@@ -55,7 +60,7 @@ export const refused: Panel = stat(
 
 export const quotaUsed: Panel = stat(
   'Quota used',
-  'The limit of which the fewest calls are left now. Of what can be used: a limit that the upstream made smaller counts as it is. Limits with enforce: false hold nothing back and are not counted. “not known”: there are none, or no gateway can ask the quota store.',
+  'The fullest limit: the one of which the largest part is used. Of what can be used: a limit that the upstream made smaller counts as it is. Limits with enforce: false hold nothing back and are not counted. “not known”: there are none, or no gateway can ask the quota store.',
   `max(${usedShare})`,
   { unit: 'percentunit', decimals: 0, noValue: 'not known', thresholds: THRESHOLDS.quota },
 )
