@@ -9,8 +9,18 @@ export interface AlertCase {
   readonly firing: readonly string[]
 }
 
-const ACCOUNT = 'upstream="harness",account="prod",instance="a"'
-const CLASS_LABELS = 'upstream="harness",account="prod",class="read",instance="a"'
+const GATEWAY = 'job="sluice",instance="a"'
+const ACCOUNT = `upstream="harness",account="prod",${GATEWAY}`
+const CLASS_LABELS = `upstream="harness",account="prod",class="read",${GATEWAY}`
+/** Events of which the counters, and so the first ones, are alerts, with the names of these. */
+const EVENTS = {
+  SluiceUpstreamThrottledUnexplained: `sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`,
+  SluiceRetryBudgetExhausted: `sluice_retry_budget_exhausted_total{upstream="harness",${GATEWAY}}`,
+  SluiceInternalErrors: calls('internal'),
+  SluiceCredentialRolledBack: `sluice_credential_rollbacks_total{${ACCOUNT}}`,
+}
+const everyEvent = (values: string): Record<string, string> =>
+  Object.fromEntries(Object.values(EVENTS).map((series) => [series, values]))
 
 /** A counter that grows by so many a second. */
 function perSecond(rate: number): string {
@@ -76,11 +86,11 @@ export const ALERT_CASES: readonly AlertCase[] = [
     [calls('delivered')]: perSecond(10),
     [calls('quota_exhausted')]: perSecond(0.2),
     [calls('client_gone')]: perSecond(5),
-    [`sluice_breaker_state{upstream="harness",instance="a"}`]: '0x240',
-    [`sluice_store_errors_total{instance="a"}`]: '0x240',
-    [`sluice_store_degraded{instance="a"}`]: '0x240',
-    [`sluice_workers_missing{instance="a"}`]: '0x240',
-    [`sluice_log_dropped_total{instance="a"}`]: '7x240',
+    [`sluice_breaker_state{upstream="harness",job="sluice",instance="a"}`]: '0x240',
+    [`sluice_store_errors_total{job="sluice",instance="a"}`]: '0x240',
+    [`sluice_store_degraded{job="sluice",instance="a"}`]: '0x240',
+    [`sluice_workers_missing{job="sluice",instance="a"}`]: '0x240',
+    [`sluice_log_dropped_total{job="sluice",instance="a"}`]: '7x240',
     ...quota('850x240', '1000x240'),
     [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x100 1x140',
     [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(10),
@@ -157,32 +167,32 @@ export const ALERT_CASES: readonly AlertCase[] = [
     'sluice_config_last_reload_successful{job="sluice",instance="a"}': '1x20 0x12 1x200',
   }),
   when('nothing for a breaker that opened once and closed after its probe', '4m', {
-    'sluice_breaker_state{upstream="harness",instance="a"}': '0x4 2x4 1x1 0x200',
+    'sluice_breaker_state{upstream="harness",job="sluice",instance="a"}': '0x4 2x4 1x1 0x200',
   }),
   when('SluiceBreakerOpen for one that opens again after every probe', '8m', {
-    'sluice_breaker_state{upstream="harness",instance="a"}': '0x4 2x4 1x1 2x4 1x1 2x4 1x1 2x4 1x1 2x200',
+    'sluice_breaker_state{upstream="harness",job="sluice",instance="a"}': '0x4 2x4 1x1 2x4 1x1 2x4 1x1 2x4 1x1 2x200',
   }),
   when('nothing for a half-open breaker that no call probes', '20m', {
-    'sluice_breaker_state{upstream="harness",instance="a"}': '0x4 2x4 1x200',
+    'sluice_breaker_state{upstream="harness",job="sluice",instance="a"}': '0x4 2x4 1x200',
   }),
   when('SluiceStoreErrors while calls are refused for want of the store', '9m', {
-    'sluice_store_errors_total{instance="a"}': '0x20 0+2x40',
+    'sluice_store_errors_total{job="sluice",instance="a"}': '0x20 0+2x40',
   }),
   when('nothing for a Redis that was away for a moment', '5m30s', {
-    'sluice_store_errors_total{instance="a"}': '0x20 7x40',
-    'sluice_store_degraded{instance="a"}': '0x20 1x1 0x40',
+    'sluice_store_errors_total{job="sluice",instance="a"}': '0x20 7x40',
+    'sluice_store_degraded{job="sluice",instance="a"}': '0x20 1x1 0x40',
   }),
   when('SluiceStoreDegraded for an instance without a connection to its store, though nobody calls', '8m', {
-    'sluice_store_degraded{instance="a"}': '0x20 1x40',
+    'sluice_store_degraded{job="sluice",instance="a"}': '0x20 1x40',
   }),
   when('SluiceStoreLostData when one of two gateways found that clients were lost', '6m', {
-    'sluice_store_losses_total{instance="a",records="clients"}': '0x20 1x40',
+    'sluice_store_losses_total{job="sluice",instance="a",records="clients"}': '0x20 1x40',
     'sluice_store_losses_total{instance="b",records="clients"}': '0x60',
-    'sluice_store_losses_total{instance="a",records="secrets"}': '0x60',
+    'sluice_store_losses_total{job="sluice",instance="a",records="secrets"}': '0x60',
   }),
   when('nothing for what was lost before', '30m', {
-    'sluice_store_losses_total{instance="a",records="clients"}': '3x240',
-    'sluice_store_losses_total{instance="a",records="secrets"}': '0x240',
+    'sluice_store_losses_total{job="sluice",instance="a",records="clients"}': '3x240',
+    'sluice_store_losses_total{job="sluice",instance="a",records="secrets"}': '0x240',
   }),
   when('SluiceHighRefusals when a fifth of the calls finds no quota', '15m', {
     [calls('delivered')]: perSecond(8),
@@ -208,6 +218,33 @@ export const ALERT_CASES: readonly AlertCase[] = [
   }),
   when('SluiceUpstreamThrottledUnexplained for the first such 429, whose series did not exist before', '22m', {
     [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: '_x80 1x160',
+  }),
+  when(
+    'what happens for the first time just after a start',
+    '32m',
+    {
+      'up{job="sluice",instance="a"}': '_x120 1x120',
+      'sluice_build_info{job="sluice",instance="a"}': '_x120 1x120',
+      'sluice_start_time_seconds{job="sluice",instance="a"}': '_x120 1790x120',
+      // Others that are there tell that Prometheus scrapes.
+      'sluice_build_info{job="sluice",instance="b"}': '1x240',
+      ...everyEvent('_x120 1x120'),
+    },
+    Object.keys(EVENTS),
+  ),
+  when('nothing after Prometheus did not scrape for a while, for what happened before', '53m', {
+    'up{job="sluice",instance="a"}': '1x120 _x80 1x40',
+    'sluice_build_info{job="sluice",instance="a"}': '1x120 _x80 1x40',
+    'sluice_build_info{job="sluice",instance="b"}': '1x240',
+    'sluice_start_time_seconds{job="sluice",instance="a"}': '-900000x120 _x80 -900000x40',
+    ...everyEvent('3x120 _x80 3x40'),
+  }),
+  when('nothing for what happened before Prometheus knew the gateway', '8m', {
+    'up{job="sluice",instance="a"}': '_x20 1x120',
+    'sluice_build_info{job="sluice",instance="a"}': '_x20 1x120',
+    'sluice_build_info{job="sluice",instance="b"}': '1x240',
+    'sluice_start_time_seconds{job="sluice",instance="a"}': '_x20 -900000x120',
+    ...everyEvent('_x20 3x120'),
   }),
   when('SluiceUpstreamThrottledUnexplained for the second one, an hour later', '52m', {
     [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: '1x200 2x40',
@@ -281,17 +318,17 @@ export const ALERT_CASES: readonly AlertCase[] = [
     [delivered('500')]: perSecond(1 / 120),
   }),
   when('SluiceRetryBudgetExhausted for the first retry left out', '22m', {
-    'sluice_retry_budget_exhausted_total{upstream="harness",instance="a"}': '_x80 1x160',
+    [EVENTS.SluiceRetryBudgetExhausted]: '_x80 1x160',
   }),
   when('SluiceRetryBudgetExhausted for the next one, an hour later', '52m', {
-    'sluice_retry_budget_exhausted_total{upstream="harness",instance="a"}': '1x200 2x40',
+    'sluice_retry_budget_exhausted_total{upstream="harness",job="sluice",instance="a"}': '1x200 2x40',
   }),
   when('SluiceQuotaNearlyUsed after five minutes near the limit', '11m', quota('100x20 950x40', '1000x240')),
   when('nothing for two environments whose gateways have a large and a small limit under one name', '40m', {
     ...quota('300x240', '1000x240'),
     ...quota('10x240', '100x240', '100x240', CLASS_LABELS.replace('"a"', '"staging"')),
-    'sluice_team_budget_used{team="ads",window="day usd",instance="a"}': '300x240',
-    'sluice_team_budget_limit{team="ads",window="day usd",instance="a"}': '1000x240',
+    'sluice_team_budget_used{team="ads",window="day usd",job="sluice",instance="a"}': '300x240',
+    'sluice_team_budget_limit{team="ads",window="day usd",job="sluice",instance="a"}': '1000x240',
     'sluice_team_budget_used{team="ads",window="day usd",instance="staging"}': '10x240',
     'sluice_team_budget_limit{team="ads",window="day usd",instance="staging"}': '100x240',
   }),
@@ -300,8 +337,8 @@ export const ALERT_CASES: readonly AlertCase[] = [
     ...quota('95x240', '100x240', '100x240', CLASS_LABELS.replace('"a"', '"staging"')),
   }),
   when('SluiceBudgetNearlyUsed for the small budget of one environment beside a large one', '11m', {
-    'sluice_client_budget_used{client="bot",window="1h",instance="a"}': '300x240',
-    'sluice_client_budget_limit{client="bot",window="1h",instance="a"}': '1000x240',
+    'sluice_client_budget_used{client="bot",window="1h",job="sluice",instance="a"}': '300x240',
+    'sluice_client_budget_limit{client="bot",window="1h",job="sluice",instance="a"}': '1000x240',
     'sluice_client_budget_used{client="bot",window="1h",instance="staging"}': '95x240',
     'sluice_client_budget_limit{client="bot",window="1h",instance="staging"}': '100x240',
   }),
@@ -328,10 +365,10 @@ export const ALERT_CASES: readonly AlertCase[] = [
     'only that the store is degraded, while Redis is away and what a gateway may not spend counts as used',
     '40m',
     {
-      'sluice_store_degraded{instance="a"}': '0x20 1x180',
+      'sluice_store_degraded{job="sluice",instance="a"}': '0x20 1x180',
       ...quota('100x20 950x180', '1000x200'),
-      'sluice_team_budget_used{team="ads",window="day usd",instance="a"}': '10x20 95x180',
-      'sluice_team_budget_limit{team="ads",window="day usd",instance="a"}': '100x200',
+      'sluice_team_budget_used{team="ads",window="day usd",job="sluice",instance="a"}': '10x20 95x180',
+      'sluice_team_budget_limit{team="ads",window="day usd",job="sluice",instance="a"}': '100x200',
     },
     ['SluiceStoreDegraded'],
   ),
@@ -349,15 +386,16 @@ export const ALERT_CASES: readonly AlertCase[] = [
     'SluiceBudgetNearlyUsed for teams, organisations and clients of whose budget little is left, and no others',
     '40m',
     {
-      'sluice_team_budget_used{team="ads",window="day usd",instance="a"}': '95x200',
-      'sluice_team_budget_limit{team="ads",window="day usd",instance="a"}': '100x200',
-      'sluice_team_budget_used{team="research",window="day usd",instance="a"}': '85x200',
-      'sluice_team_budget_limit{team="research",window="day usd",instance="a"}': '100x200',
-      'sluice_team_budget_exhaustion_seconds{team="research",window="day usd",instance="a"}': '9000x200',
+      'sluice_team_budget_used{team="ads",window="day usd",job="sluice",instance="a"}': '95x200',
+      'sluice_team_budget_limit{team="ads",window="day usd",job="sluice",instance="a"}': '100x200',
+      'sluice_team_budget_used{team="research",window="day usd",job="sluice",instance="a"}': '85x200',
+      'sluice_team_budget_limit{team="research",window="day usd",job="sluice",instance="a"}': '100x200',
+      'sluice_team_budget_exhaustion_seconds{team="research",window="day usd",job="sluice",instance="a"}': '9000x200',
     },
   ),
   when('SluiceBudgetExhaustionAhead for an organisation whose budget will be used up within two hours', '40m', {
-    'sluice_organisation_budget_exhaustion_seconds{organisation="acme",window="month",instance="a"}': '9000-15x200',
+    'sluice_organisation_budget_exhaustion_seconds{organisation="acme",window="month",job="sluice",instance="a"}':
+      '9000-15x200',
   }),
   when('SluiceQuotaLow for a limit of which little was left again and again', '45m', {
     [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x20 1x20 2x20 3x20 4x20 5x20 6x20 7x20 8x100',
@@ -401,8 +439,8 @@ export const ALERT_CASES: readonly AlertCase[] = [
     [`sluice_credential_expires_seconds{${ACCOUNT},credential="harness/prod"}`]: '100-15x240',
   }),
   when('SluiceClientKeyExpires a week before, and no more once it has', '5m', {
-    'sluice_client_key_expires_seconds{client="bot",key="CI",instance="a"}': '604900-15x240',
-    'sluice_client_key_expires_seconds{client="old",key="CI",instance="a"}': '-5-15x240',
+    'sluice_client_key_expires_seconds{client="bot",key="CI",job="sluice",instance="a"}': '604900-15x240',
+    'sluice_client_key_expires_seconds{client="old",key="CI",job="sluice",instance="a"}': '-5-15x240',
   }),
   when('SluiceCertificateExpires a week before', '5m', {
     'sluice_certificate_expires_seconds{job="sluice",instance="a"}': '604900-15x240',
