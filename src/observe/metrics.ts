@@ -210,16 +210,18 @@ export class Metrics {
 }
 
 /**
- * Collects what the library knows of the process. Node measures the event loop's delay as the whole time between two
+ * Collects what the library knows of the process. Of several processes of one gateway the sums are shown, and of their event loops
+ * the latest: the mean would hide one that stands still, and all may wait for that. Node measures the event loop's delay as the whole time between two
  * runs of a timer; the gauges show how late the timer was. If the timer did not run since the last scrape, a gauge
  * keeps its value.
  */
-function collectProcessMetrics(register: Registry): void {
+export function collectProcessMetrics(register: Registry): void {
   collectDefaultMetrics({ register, ...SELDOM })
   for (const which of ['min', 'max', 'mean', 'p50', 'p90', 'p99']) {
     const gauge = register.getSingleMetric(`nodejs_eventloop_lag_${which}_seconds`) as Gauge
     const set: (labels: object, value: number) => void = gauge.set.bind(gauge)
     Object.assign(gauge, {
+      aggregator: which === 'min' ? 'min' : 'max',
       set(labels: object, value: number) {
         if (value < NO_RUNS) set(labels, Math.max(0, value - SELDOM.eventLoopMonitoringPrecision / 1_000))
       },

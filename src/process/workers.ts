@@ -10,7 +10,7 @@ import { CommonConfig } from './common-config.ts'
 import { openManaged } from './management.ts'
 import { followBesideWorkers } from '../secrets/open.ts'
 import { gaugesOf, gaugesOfAll, type GaugeValues } from '../observe/gauges-of-all.ts'
-import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
+import { collectProcessMetrics, droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { type ReloadParts, reloadable, STOPS } from './reload.ts'
 import type { CountPiece } from '../observe/series.ts'
@@ -165,6 +165,8 @@ export async function runWorkers(
   const own = new Registry(OPENMETRICS)
   const dropped = droppedLines(own)
   log.onDropped(() => dropped.increment())
+  // This process needs memory and processor time of its own, too. With the embedded store it charges every call.
+  collectProcessMetrics(own)
   const missingWorkers = registerProcessInfo(own)
   const applyNow = async (found: FoundConfig): Promise<Reloaded> => {
     if (phase === 'stopping') return { result: 'rejected', problems: [STOPS] }

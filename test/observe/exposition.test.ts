@@ -54,6 +54,14 @@ it('shows how late a timer of the event loop was, and not the time that it was s
   expect(await shown()).toBeCloseTo(0.01)
 })
 
+it('shows of several processes how late the latest was, so that others do not hide one that stands still', async () => {
+  const gauges = await Array.fromAsync(gaugesOf(new Metrics().registry))
+  const p99 = gauges.find(({ name }) => name === 'nodejs_eventloop_lag_p99_seconds')!
+  const lag = (value: number) => ({ ...p99, values: [{ labels: {}, value }] })
+  const merged = (await Array.fromAsync(gaugesOfAll([lag(0.001), lag(0.9), lag(0.002)]))).join('')
+  expect(merged).toMatch(/^nodejs_eventloop_lag_p99_seconds 0\.9$/m)
+})
+
 describe('gauges of many accounts', () => {
   const ACCOUNTS = 5_000
   const labelsOf = (i: number) => ({ upstream: 'u', account: `a${i}`, class: 'read' })

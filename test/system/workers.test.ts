@@ -249,6 +249,13 @@ describe('a gateway of several workers', () => {
     expect(await gateway.ended).toEqual({ code: 1, signal: null })
   })
 
+  it('counts the first process among those whose memory, processor time and files it shows', async () => {
+    const { gateway, metrics } = await setUp()
+    const [, most] = /^Max open files +\S+ +(\d+)/m.exec(readFileSync(`/proc/${gateway.child.pid}/limits`, 'utf8'))!
+    const files = async () => valuesOf(parseMetrics(await metrics()), 'process_max_fds')
+    await expect.poll(files).toEqual({ '': 4 * Number(most) })
+  })
+
   it('shows every quota once, with the queues of all added up', async () => {
     const upstream = await startUpstream()
     const limits = { read: [{ requests: 1, window: '1h' }], template: [{ requests: 9, window: '1h' }] }

@@ -6,18 +6,18 @@ const ofProcess = (metric: string): string => `${metric} and on (instance, job) 
 /** What the gateways themselves need, and what expires. */
 export const gatewayPanels: readonly Panel[] = [
   heading('Gateways'),
-  graph('CPU', 'Cores used, per instance. One process can’t use more than about one.', [
+  graph('CPU', 'Cores used, per instance, by all of its processes. One process can’t use more than about one.', [
     query(ofProcess(`rate(process_cpu_seconds_total{${GATEWAYS}}[$__rate_interval])`), '{{instance}}'),
   ]),
   graph(
     'Event loop',
-    'How late a timer of 50 ms was (p99). An idle gateway is near 0. Above some 50 ms everything waits for the processor.',
+    'How late a timer of 50 ms was (p99). An idle gateway is near 0. With workers it is that of the process that is latest. Above some 50 ms everything waits for the processor.',
     [query(ofProcess(`nodejs_eventloop_lag_p99_seconds{${GATEWAYS}}`), '{{instance}}')],
     { unit: 's' },
   ),
   graph(
     'Memory',
-    'Resident memory per instance, and what it may use: the limit of its container, or of the machine.',
+    'Resident memory per instance, of all of its processes, and what it may use: the limit of its container, or of the machine.',
     [
       query(ofProcess(`process_resident_memory_bytes{${GATEWAYS}}`), '{{instance}}'),
       query(`sluice_memory_limit_bytes{${GATEWAYS}}`, '{{instance}} may use'),
