@@ -227,10 +227,12 @@ export const GAUGES: readonly GaugeOf[] = [
   },
   {
     name: 'client_key_expires_seconds',
-    help: 'Until a key of a client is refused, of those that expire; negative afterwards.',
+    help: 'Until a key of a client is refused, of those that expire; absent afterwards.',
     combine: 'min',
     *show(observed) {
-      for (const { client, key, inMs } of observed.clientKeys()) yield [{ client, key }, inMs / 1_000]
+      for (const { client, key, inMs } of observed.clientKeys())
+        // Old keys are meant to expire. Where keys share a name, one that has would hide the next one that does.
+        if (inMs > 0) yield [{ client, key }, inMs / 1_000]
     },
   },
   {

@@ -442,6 +442,10 @@ export const ALERT_CASES: readonly AlertCase[] = [
     'sluice_client_key_expires_seconds{client="bot",key="CI",job="sluice",instance="a"}': '604900-15x240',
     'sluice_client_key_expires_seconds{client="old",key="CI",job="sluice",instance="a"}': '-5-15x240',
   }),
+  when('SluiceClientKeyExpires for a key that has the name of one that has expired', '5m', {
+    'sluice_client_key_expires_seconds{client="other",key="other",job="sluice",instance="a"}': '-5-15x240',
+    'sluice_client_key_expires_seconds{client="other",key="other",job="sluice",instance="b"}': '604900-15x240',
+  }),
   when('SluiceCertificateExpires a week before', '5m', {
     'sluice_certificate_expires_seconds{job="sluice",instance="a"}': '604900-15x240',
   }),

@@ -30,3 +30,17 @@ describe('the gauges of a limit', () => {
     expect(valuesOf(samples, 'sluice_quota_limit', 'account')).toEqual({ whole: 1_000, less: 1_000 })
   })
 })
+
+describe('the gauge of keys that expire', () => {
+  it('shows the next one, and none that has expired already', async () => {
+    const keys = [
+      { client: 'bot', key: 'old', inMs: -60_000 },
+      { client: 'bot', key: 'new', inMs: 3_600_000 },
+      { client: 'bot', key: 'ci', inMs: 7_200_000 },
+      { client: 'bot', key: 'ci', inMs: -1 },
+    ]
+    const samples = await samplesOf({ clientKeys: () => keys })
+    const shown = valuesOf(samples, 'sluice_client_key_expires_seconds', 'client', 'key')
+    expect(shown).toEqual({ 'bot new': 3_600, 'bot ci': 7_200 })
+  })
+})
