@@ -474,6 +474,10 @@ export const ALERT_CASES: readonly AlertCase[] = [
     [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: perSecond(0.02),
     [`sluice_credential_renewals_total{${ACCOUNT},result="ok"}`]: '3x240',
   }),
+  when('nothing for a single failed renewal after which nobody called', '17m', {
+    [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: '0x40 1x200',
+    [`sluice_credential_renewals_total{${ACCOUNT},result="ok"}`]: '5x240',
+  }),
   when('nothing when a token could be had the second time', '15m', {
     [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: '0x40 1x200',
     [`sluice_credential_renewals_total{${ACCOUNT},result="ok"}`]: '3x41 4x200',
