@@ -114,6 +114,10 @@ export const ALERT_CASES: readonly AlertCase[] = [
     'up{job="egress",instance="b"}': '1x240',
     'sluice_build_info{job="egress",instance="b"}': '1x240',
   }),
+  when('SluiceDown once for the only gateway, though none is scraped then', '30m', {
+    'up{job="sluice",instance="a"}': '1x20 0x200',
+    'sluice_build_info{job="sluice",instance="a"}': '1x20',
+  }),
   when('nothing for a scrape that failed', '5m15s', { 'up{job="sluice",instance="a"}': '1x20 0x1 1x20' }),
   when('SluiceDown where Prometheus knows of no gateway at all', '8m', {
     'up{job="sluice",instance="a"}': '_x240',
