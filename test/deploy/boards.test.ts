@@ -5,6 +5,7 @@ import { Metrics } from '../../src/observe/metrics.ts'
 import { registerProcessInfo } from '../../src/observe/process-info.ts'
 import { ReloadCounts } from '../../src/observe/reload-counts.ts'
 import { builtBoards } from '../../deploy/grafana/boards/build.ts'
+import { THRESHOLDS, type Thresholds } from '../../deploy/grafana/boards/thresholds.ts'
 import { WebhookCounts } from '../../src/webhooks/counts.ts'
 import { boardQueries, boards, BOARDS } from './boards.ts'
 import { readText } from './repository.ts'
@@ -99,6 +100,31 @@ describe.each(boards)('the board $name', ({ name, panels, templating, annotation
 })
 
 describe('boards and alerts', () => {
+  it.each([
+    ['SluiceQuotaNearlyUsed', THRESHOLDS.quota, 0.89, 0.91],
+    ['SluiceQuotaNearlyUsed', THRESHOLDS.nearlyFull, 0.89, 0.91],
+    ['SluiceBudgetNearlyUsed', THRESHOLDS.quota, 0.89, 0.91],
+    ['SluiceHighRefusals', THRESHOLDS.refused, 0.09, 0.11],
+    ['SluiceUpstreamErrors', THRESHOLDS.errors, 0.09, 0.11],
+    ['SluiceQueueSlow', THRESHOLDS.wait, 4.9, 5.1],
+    ['SluiceQuotaExhaustionAhead', THRESHOLDS.exhaustion, 59, 61],
+    ['SluiceBudgetExhaustionAhead', THRESHOLDS.exhaustion, 59, 61],
+  ] as const)('have one idea of what is wrong: %s', (name, steps: Thresholds, well, wrong) => {
+    const { expr } = rules.find(({ alert }) => alert === name)!
+    const colorAt = (value: number) => steps.findLast(([from]) => from === null || value >= from)![1]
+    const bound = Number(/(?:> |^)([\d.]+)(?=$|\s| < )/m.exec(expr)![1])
+    expect(well < bound && bound < wrong, `${bound} of ${name}`).toBe(true)
+    expect(colorAt(well)).not.toBe('red')
+    expect(colorAt(wrong)).toBe('red')
+  })
+
+  it('have one idea of what ends too soon', () => {
+    for (const { alert, expr } of rules.filter(({ alert }) => alert.endsWith('ExhaustionAhead')))
+      expect(expr, alert).toContain('< 2 * 3600')
+    const [, , [soon], [late, color]] = THRESHOLDS.exhaustion
+    expect([soon < 7_200, late, color]).toEqual([true, 7_200, 'green'])
+  })
+
   it('ask only for metrics that the gateway has', async () => {
     const known = await sampleNames()
     const asked = [...boardQueries.map(({ target }) => target.expr), ...all.map(({ expr }) => expr)]

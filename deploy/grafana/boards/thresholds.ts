@@ -30,16 +30,16 @@ export const THRESHOLDS = {
     [0.01, 'yellow'],
     [0.1, 'red'],
   ],
-  /** The part of a quota that is used. */
+  /** The part of a quota or a budget that is used, red where SluiceQuotaNearlyUsed and SluiceBudgetNearlyUsed fire. */
   quota: [
     [null, 'green'],
     [0.8, 'yellow'],
-    [0.95, 'red'],
+    [0.9, 'red'],
   ],
   /** The same, as a line across a graph. */
   nearlyFull: [
     [null, 'transparent'],
-    [0.95, 'red'],
+    [0.9, 'red'],
   ],
   /** How many times as fast as an error budget allows it is used: 6 and 14.4 page. */
   budgetBurn: [
@@ -53,11 +53,12 @@ export const THRESHOLDS = {
     [1, 'yellow'],
     [2, 'red'],
   ],
-  /** Seconds until a quota is used up. */
+  /** Seconds until a quota is used up. SluiceQuotaExhaustionAhead goes by the same: what ends within a minute is of a short window. */
   exhaustion: [
-    [null, 'red'],
-    [60, 'yellow'],
-    [600, 'green'],
+    [null, 'yellow'],
+    [60, 'red'],
+    [600, 'orange'],
+    [7_200, 'green'],
   ],
   waiting: [
     [null, 'green'],
