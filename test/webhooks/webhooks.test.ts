@@ -225,6 +225,7 @@ describe('webhooks', () => {
     await eventually(() => receiver.messages.map(({ summary }) => summary)).toEqual([
       '80 % of the budget of bot per 1h is used: 8 of 10.',
     ])
+    expect(receiver.messages[0]!.runbook).toMatch(/#sluicebudgetnearlyused$/)
   })
 
   it('tell of a rejected reload, and go by the configuration that is in force', async () => {

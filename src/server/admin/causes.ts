@@ -224,7 +224,7 @@ export function* usageCauses(
         ? `Have that client call less, or raise clients.${name}.budget.`
         : `See in sluice quota --by client who of the ${level} spends it, or raise ${level}s.${name}.budget.`
     const cause = reached(aboutBudget(budget), used, limit, '', todo)
-    if (cause !== undefined) yield cause
+    if (cause !== undefined) yield { ...cause, alert: 'SluiceBudgetNearlyUsed' }
   }
 }
 
