@@ -57,7 +57,7 @@ export function slackBody(message: Message, dropped: number): object {
     ...(status === 'resolved' ? [] : [escaped(whatToDo)]),
     [
       ...(runbook === null ? [] : [runbook.startsWith('http') ? `<${runbook}|Runbook>` : `see ${runbook}`]),
-      ...(correlationId === null ? [] : [`call \`${escaped(correlationId)}\``]),
+      ...(correlationId === null ? [] : [`call \`${escaped(correlationId).replaceAll('`', "'")}\``]),
       escaped(instance),
       ...(dropped === 0 ? [] : [`${dropped} messages before were dropped`]),
     ].join(' · '),
@@ -65,7 +65,11 @@ export function slackBody(message: Message, dropped: number): object {
   return { text: lines.join('\n') }
 }
 
-/** Else a name such as <!channel> would call everybody. */
+/** Names and ids may be texts of callers. Otherwise Slack would call everybody for <!channel>, and Mattermost for @channel. */
 function escaped(text: string): string {
-  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
+  return text
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll(/@(?=all|channel|here)/gi, '@\u200B')
 }
