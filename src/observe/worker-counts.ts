@@ -10,9 +10,7 @@ interface Metric {
   readonly type: CountPiece['type']
   /** Values by the text of their lines up to the value. */
   readonly values: Map<string, CountValue>
-  /**
-   * What is added to each value, by the same text: what all processes together had counted when a worker first sent it.
-   */
+  /** Per series: the total of all processes when this worker first sent it. It is added to what the worker sends. */
   readonly added: Map<string, number>
 }
 

@@ -2,9 +2,9 @@ import { hash } from 'node:crypto'
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 
-/** What was told is not told again for so long, should it end and come back; what another gateway tells, while that renews it. */
+/** How long a claim lasts. Nobody else tells the same thing meanwhile; the gateway that told it renews the claim while it lasts. */
 export const CLAIM_MS = 10 * 60_000
-/** For so long it is known that a gateway has seen what another one tells. It looks several times meanwhile. */
+/** How long the mark "I see it too" of another gateway lasts: three looks. */
 const SEEN_MS = 30_000
 
 /**
@@ -23,7 +23,7 @@ export class Claims {
     this.#shared = shared
   }
 
-  /** Connects to Redis if that is shared. False if it only begins to connect now, so that nothing should be claimed before the next look. */
+  /** Connects to Redis if that is shared. False on the call that starts the connection: claim nothing before the next look. */
   open(): boolean {
     if (this.#redis !== undefined || this.#shared === undefined) return true
     this.#redis = this.#shared.connect()

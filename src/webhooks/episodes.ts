@@ -58,8 +58,7 @@ export class Episodes {
   }
 
   /**
-   * Where `isUsageKnown` denies it of an `about`, what was told of its usage is taken for still so: that it is not seen does not say
-   * that it is over.
+   * Where `isUsageKnown(about)` is false, the episode stays open: that nobody can see the usage does not mean it is over.
    */
   async look(conditions: readonly Condition[], isUsageKnown: (about: string) => boolean = () => true): Promise<Told[]> {
     const { name, clock, claims, repeatMs } = this.#options

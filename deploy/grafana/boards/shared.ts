@@ -35,7 +35,7 @@ export const LIMIT_NAME = '{{upstream}}/{{account}} {{class}} per {{window}}'
 export const CLASS_NAME = '{{upstream}}/{{account}} {{class}}'
 export const LIMIT_LABELS = ['upstream', 'account', 'class']
 
-/** Seconds until nothing of a limit is left; and its rate, of the one that it allows for ever. */
+/** Seconds until nothing of a limit is left; and its rate divided by the one that it allows for ever. */
 export const endsIn = `min ${BY_LIMIT} (sluice_quota_exhaustion_seconds{${LIMITS}})`
 export const burnOf = `max ${BY_LIMIT} (sluice_quota_burn_ratio{${LIMITS}})`
 
@@ -74,7 +74,7 @@ export const runsOutIn: Panel = stat(
 
 export const quotaBurn: Panel = stat(
   'Burn',
-  'The fastest that a quota is used, of the rate that it allows for ever. Above 1 it runs out sooner or later.',
+  'The highest rate of the last minutes divided by the one that its limit allows for ever. Above 1 it runs out sooner or later.',
   `max(${burnOf})`,
   { decimals: 1, noValue: '0', thresholds: THRESHOLDS.quotaBurn },
 )

@@ -47,7 +47,7 @@ export const THRESHOLDS = {
     [1, 'yellow'],
     [6, 'red'],
   ],
-  /** Used share of a quota by elapsed share of its window: above 1 it runs out before it comes back. */
+  /** The rate of the last minutes divided by the one that the limit allows for ever. */
   quotaBurn: [
     [null, 'green'],
     [1, 'yellow'],
