@@ -173,7 +173,7 @@ export class VaultSource implements SecretSource {
     if (namespace !== undefined) headers['x-vault-namespace'] = namespace
     if (body !== undefined) headers['content-type'] = 'application/json'
     const target = `${url.replace(/\/$/, '')}/v1/${path.split('/').map(encodeURIComponent).join('/')}`
-    const reply = await allOfUndici()
+    const { status, content } = await allOfUndici()
       .request(target, {
         method,
         headers,
@@ -181,14 +181,15 @@ export class VaultSource implements SecretSource {
         dispatcher: this.#agent,
         signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
       })
+      // A connection may also end within the body.
+      .then(async (reply) => ({ status: reply.statusCode, content: parsedJson(await reply.body.text()) }))
       .catch((error: Error & { code?: string }) => {
         const why = error.name === 'TimeoutError' ? 'no answer in time' : (error.code ?? error.name)
         throw new Error(`could not be reached (${why})`, { cause: error })
       })
-    const content = parsedJson(await reply.body.text())
     // 429 and 5xx (sealed, standby, not initialised) are worth a retry.
-    if (reply.statusCode === 429 || reply.statusCode >= 500) throw new Error(`answered ${reply.statusCode}`)
-    return { status: reply.statusCode, body: isObject(content) ? content : {} }
+    if (status === 429 || status >= 500) throw new Error(`answered ${status}`)
+    return { status, body: isObject(content) ? content : {} }
   }
 }
 

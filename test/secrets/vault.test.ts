@@ -83,6 +83,16 @@ describe('secrets of Vault', () => {
   })
 })
 
+it('says that Vault could not be reached, also where the connection ends within an answer', async () => {
+  const { url } = await startUpstream((_, response) => {
+    response.writeHead(200, { 'content-length': '100' }).write('{', () => response.destroy())
+  })
+  const source = sourceOf(await startVault(), undefined, { url })
+  expect([...(await source.read(['kv/a#b'])).values()]).toEqual([
+    { problem: 'Vault could not be reached (UND_ERR_SOCKET)' },
+  ])
+})
+
 describe('the token of an AppRole', () => {
   it('is renewed before its lease ends, as often as it takes', async () => {
     const clock = new SimulatedClock()
