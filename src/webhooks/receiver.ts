@@ -52,7 +52,7 @@ export class Receiver {
   async send(body: string): Promise<Outcome> {
     const { config, access, clock } = this.#options
     const text = config.url.reveal()
-    if (!URL.canParse(text)) return failed('its url is none', false)
+    if (!URL.canParse(text)) return failed('its url is not a URL', false)
     if (!isAccessAllowed(text, [accessOf({ blocked: access?.blocked ?? [] })]))
       return failed('networkAccess blocks its url', false)
     const url = new URL(text)
