@@ -24,8 +24,9 @@ export interface ExportParts {
 const MOST_WAITING = 4_096
 const IN_ONE_EXPORT = 512
 const EXPORT_EVERY_MS = 1_000
-/** `ExportResultCode.SUCCESS`, which the SDK has in a package of its own. */
+/** `ExportResultCode`, which the SDK has in a package of its own. */
 const TAKEN = 0
+const FAILED = 1
 
 /**
  * Makes spans of what calls have left, and exports them by OpenTelemetry's SDK. This file loads the SDK, so it is imported only
@@ -42,12 +43,20 @@ export function openExport({ config, instanceId, onTaken, onDropped, onProblem }
   const counting: SpanExporter = {
     export(spans, report) {
       waiting -= spans.length
-      exporter.export(spans, (result) => {
+      let isOver = false
+      const end: typeof report = (result) => {
+        if (isOver) return
+        isOver = true
+        clearTimeout(timer)
         const code: number = result.code
         if (code === TAKEN) onTaken()
         else onDropped(spans.length, result.error ?? new Error('the export failed'))
         report(result)
-      })
+      }
+      // The exporter's own timeout is one of silence, so an answer that trickles in would never be over.
+      const timer = setTimeout(() => end({ code: FAILED, error: new Error('no answer in time') }), config.timeout)
+      timer.unref()
+      exporter.export(spans, end)
     },
     shutdown: () => exporter.shutdown(),
   }
@@ -65,7 +74,7 @@ export function openExport({ config, instanceId, onTaken, onDropped, onProblem }
         maxQueueSize: MOST_WAITING,
         maxExportBatchSize: IN_ONE_EXPORT,
         scheduledDelayMillis: EXPORT_EVERY_MS,
-        // Longer than the exporter's own, so that it is the exporter that says what failed.
+        // Longer than that of `counting`, which says what failed.
         exportTimeoutMillis: config.timeout + 1_000,
       }),
     ],

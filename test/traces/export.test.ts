@@ -38,6 +38,24 @@ it('says once that a collector takes no spans, counts what it lost, and says whe
   await tracing.close(60_000)
 })
 
+it('counts and says what is lost because an answer trickles in for longer than an export may take, once', async () => {
+  const collector = await startCollector((response) => void response.writeHead(200, { 'content-length': '100' }))
+  const { said, lost, endCall } = await startTracing(collector.url, { timeout: '300ms' })
+  endCall()
+  await vi.waitUntil(() => collector.answers.length === 1)
+  const trickle = setInterval(() => collector.answers[0]!.write('x'), 50)
+  onTestFinished(() => clearInterval(trickle))
+  await expect.poll(lost).toBe(SPANS)
+  clearInterval(trickle)
+  collector.answers[0]!.destroy()
+  endCall()
+  await vi.waitUntil(() => collector.answers.length === 2)
+  expect(lost()).toBe(SPANS)
+  expect(said).toEqual([
+    ['warn', { error: 'no answer in time', code: undefined }, expect.stringMatching(/^spans can not be exported/)],
+  ])
+})
+
 it('keeps a bounded number of spans for a collector that does not answer, and waits for it no longer than it may', async () => {
   const collector = await startCollector(() => undefined)
   const { tracing, lost, endCall } = await startTracing(collector.url)
@@ -137,13 +155,16 @@ async function startTracing(endpoint: string | undefined, more: object = {}) {
   }
   const dropped = new Metrics().spansDropped.of({})
   const tracing = new Tracing({ logger: logger as never, dropped, instanceId: 'test' })
-  const traces = { ...more, ...(endpoint === undefined ? {} : { endpoint }) }
-  const { telemetry } = checkConfig(harnessConfig('http://127.0.0.1', {}, { telemetry: { traces } }), 'test')
-  await tracing.apply(telemetry.traces)
+  const apply = async (to: string | undefined): Promise<void> => {
+    const traces = { ...more, ...(to === undefined ? {} : { endpoint: to }) }
+    const { telemetry } = checkConfig(harnessConfig('http://127.0.0.1', {}, { telemetry: { traces } }), 'test')
+    await tracing.apply(telemetry.traces)
+  }
+  await apply(endpoint)
   onTestFinished(() => tracing.close(1))
   const ended = endedCall()
   const endCall = (): void => tracing.end(...ended, TRACE)
-  return { tracing, said, endCall, lost: () => dropped.values('')[0]!.value }
+  return { tracing, said, endCall, apply, lost: () => dropped.values('')[0]!.value }
 }
 
 /** A call that was sent so often that its spans fill one export. */
