@@ -50,7 +50,7 @@ export function openExport({ config, instanceId, onTaken, onDropped, onProblem }
         clearTimeout(timer)
         const code: number = result.code
         if (code === TAKEN) onTaken()
-        else onDropped(spans.length, result.error ?? new Error('the export failed'))
+        else onDropped(spans.length, reasonOf(result.error))
         report(result)
       }
       // The exporter's own timeout is one of silence, so an answer that trickles in would never be over.
@@ -113,6 +113,15 @@ export function openExport({ config, instanceId, onTaken, onDropped, onProblem }
       if (waiting > 0) onDropped(waiting, undefined)
     },
   }
+}
+
+/** What the SDK says of a status after which it has tried again in vain. It does not tell the status. */
+const TRIED_IN_VAIN = 'Export failed with retryable status'
+
+function reasonOf(error: Error | undefined): Error {
+  if (error === undefined) return new Error('the export failed')
+  if (error.message !== TRIED_IN_VAIN) return error
+  return new Error('the collector answered 429, 502, 503 or 504', { cause: error })
 }
 
 const KINDS = { server: SpanKind.SERVER, client: SpanKind.CLIENT } as const

@@ -38,6 +38,18 @@ it('says once that a collector takes no spans, counts what it lost, and says whe
   await tracing.close(60_000)
 })
 
+it('says what the collector answers where the SDK tells no status', async () => {
+  const collector = await startCollector((response) => {
+    // Longer than an export may take, so that it is not tried again.
+    response.writeHead(503, { 'retry-after': '60' }).end()
+  })
+  const { said, lost, endCall } = await startTracing(collector.url)
+  endCall()
+  await vi.waitUntil(() => lost() === SPANS)
+  const error = 'the collector answered 429, 502, 503 or 504'
+  expect(said).toEqual([['warn', { error, code: undefined }, expect.stringMatching(/^spans can not be exported/)]])
+})
+
 it('counts and says what is lost because an answer trickles in for longer than an export may take, once', async () => {
   const collector = await startCollector((response) => void response.writeHead(200, { 'content-length': '100' }))
   const { said, lost, endCall } = await startTracing(collector.url, { timeout: '300ms' })
