@@ -30,7 +30,9 @@ export class Tracing {
   readonly #parts: TracingParts
   #config: TracesConfig | undefined
   #export: Export | undefined
-  /** Whether the latest export failed. */
+  /** Where the latest spans go. The log is about it alone, also while it closes. */
+  #latest: TracesConfig | undefined
+  /** Whether the latest export to it failed. */
   #isFailing = false
 
   constructor(parts: TracingParts) {
@@ -42,7 +44,7 @@ export class Tracing {
     if (config === this.#config) return
     const opened = config && (await import('./exporter.ts')).openExport(this.#exportParts(config))
     const before = this.#export
-    this.#config = config
+    this.#config = this.#latest = config
     this.#export = opened
     this.#isFailing = false
     void before?.close(FLUSH_MS)
@@ -72,12 +74,13 @@ export class Tracing {
       instanceId,
       onProblem: (message: string) => logger.warn(message),
       onTaken: () => {
+        if (this.#latest !== config) return
         if (this.#isFailing) logger.info('spans are exported again')
         this.#isFailing = false
       },
       onDropped: (spans: number, error: Error | undefined) => {
         dropped.increment(undefined, spans)
-        if (error === undefined || this.#isFailing) return
+        if (error === undefined || this.#isFailing || this.#latest !== config) return
         this.#isFailing = true
         const { message, code } = error as Error & { code?: unknown }
         logger.warn({ error: message, code }, 'spans can not be exported, and are dropped until they can')

@@ -68,6 +68,20 @@ it('counts and says what is lost because an answer trickles in for longer than a
   ])
 })
 
+it('blames no new collector after a reload for spans that the old one does not take', async () => {
+  const [old, next] = [await startCollector(() => undefined), await startCollector((response) => response.end())]
+  const { tracing, said, lost, endCall, apply } = await startTracing(old.url)
+  endCall()
+  await vi.waitUntil(() => old.answers.length === 1)
+  await apply(next.url)
+  old.answers[0]!.writeHead(400).end()
+  await vi.waitUntil(() => lost() === SPANS)
+  endCall()
+  await vi.waitUntil(() => next.answers.length === 1)
+  await tracing.close(60_000)
+  expect(said).toEqual([])
+})
+
 it('keeps a bounded number of spans for a collector that does not answer, and waits for it no longer than it may', async () => {
   const collector = await startCollector(() => undefined)
   const { tracing, lost, endCall } = await startTracing(collector.url)
