@@ -16,8 +16,11 @@ export interface TraceRule {
   readonly failures: boolean
 }
 
-/** Any version but ff, which is forbidden; of later ones only the fields of version 00 are read (§3.2). */
-const TRACEPARENT = /^(?!ff)([\da-f]{2})-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-([\da-f]{2})(-.*)?$/
+/**
+ * Any version but ff, which is forbidden; of later ones only the fields of version 00 are read (§3.2). Node makes one line of two,
+ * with a comma.
+ */
+const TRACEPARENT = /^(?!ff)([\da-f]{2})-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-([\da-f]{2})(-[^,]*)?$/
 const SAMPLED = 1
 /**
  * The last 56 bits of a trace id are random in all programs. Programs that compare them sample the same traces (OpenTelemetry, `rv`).

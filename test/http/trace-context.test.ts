@@ -35,6 +35,7 @@ describe('a trace that comes with a call', () => {
     `00-${TRACE.toUpperCase()}-${PARENT}-01`,
     `00-${TRACE}-${PARENT}-01, 00-${TRACE}-${PARENT}-01`,
     `cc-${TRACE}-${PARENT}-01.more`,
+    `cc-${TRACE}-${PARENT}-01-more, 00-${TRACE}-${PARENT}-01`,
     ` 00-${TRACE}-${PARENT}-01\n`,
   ])('is none if it is malformed, and then its tracestate is none, too: %j', (traceparent) => {
     const trace = new TraceContext({ traceparent, tracestate: 'congo=t61' }, NONE)
