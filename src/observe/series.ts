@@ -47,23 +47,17 @@ class Exemplar {
     this.#at = at
   }
 
+  /** Undefined also where the id does not fit: cut, it would lead to a call that does not exist. */
   get(): Value['exemplar'] {
-    if (this.#id === '') return undefined
+    if (this.#id === '' || this.#id.length > EXEMPLAR_CHARACTERS) return undefined
     return { labelSet: this.#labels(), value: this.#value, timestamp: this.#at / 1_000 }
   }
 
   /** The trace is left out where both do not fit. */
   #labels(): Labels {
     const id = this.#id
-    if (this.#traceId === undefined || id.length > EXEMPLAR_CHARACTERS - TRACE_CHARACTERS)
-      return { correlation_id: id.slice(0, EXEMPLAR_CHARACTERS) }
+    if (this.#traceId === undefined || id.length > EXEMPLAR_CHARACTERS - TRACE_CHARACTERS) return { correlation_id: id }
     return { correlation_id: id, trace_id: this.#traceId }
-  }
-
-  /** The text of the exemplar behind a value: a blank, `#` and the rest; empty if there is none. */
-  text(): string {
-    if (this.#id === '') return ''
-    return ` # {${textOf(this.#labels())}} ${this.#value} ${this.#at / 1_000}`
   }
 }
 
@@ -96,7 +90,7 @@ export class CounterSeries {
   write(name: string): string {
     this.#text ??= textOf(this.#labels)
     const labels = this.#text === '' ? '' : `{${this.#text}}`
-    return `${name}_total${labels} ${this.#count}${this.#exemplar.text()}\n`
+    return `${name}_total${labels} ${this.#count}${exemplarText(this.#exemplar.get())}\n`
   }
 }
 
@@ -151,7 +145,7 @@ export class HistogramSeries {
     for (let i = 0; i < this.#counts.length; i++) {
       count += this.#counts[i]!
       const le = i < this.#bounds.length ? this.#bounds[i] : '+Inf'
-      lines += `${name}_bucket{${before}le="${le}"} ${count}${this.#exemplars[i]!.text()}\n`
+      lines += `${name}_bucket{${before}le="${le}"} ${count}${exemplarText(this.#exemplars[i]!.get())}\n`
     }
     const own = labels === '' ? '' : `{${labels}}`
     return `${lines}${name}_sum${own} ${this.#sum}\n${name}_count${own} ${count}\n`
