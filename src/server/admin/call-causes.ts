@@ -8,27 +8,43 @@ import type { BreakerRow } from './status.ts'
 /** So many calls tell something of an upstream. */
 const ENOUGH_CALLS = 5
 
-/** What calls were refused for lately, besides what open breakers say. */
+/** What calls were refused for lately, upstream by upstream, besides what open breakers say. */
 export function* refusalCauses(ended: readonly LatelyRow[], breakers: readonly BreakerRow[]): Iterable<Cause> {
-  for (const [outcome, rows] of Map.groupBy(ended.filter(isTrouble), (row) => row.outcome)) {
+  const refused = ended.filter((row) => row.outcome !== 'delivered' && isTrouble(row))
+  for (const [about, rows] of Map.groupBy(refused, aboutRefusal)) {
+    const { outcome, upstream } = rows[0]!
     // What the open breaker says already.
-    const isKnown = outcome === 'breaker_open' && breakers.some(({ state }) => state !== 'closed')
-    if (outcome === 'delivered' || isKnown) continue
-    const upstream = mostOf(rows, (row) => row.upstream)
-    const client = mostOf(rows, (row) => row.client)
-    const to = upstream === undefined ? '' : ` to ${upstream}`
-    const whose = client === undefined || client === 'unknown' ? '' : `, most of the client ${client}`
+    if (outcome === 'breaker_open' && breakers.some((one) => one.upstream === upstream && one.state !== 'closed'))
+      continue
+    const to = upstream === null || isOfGateway(outcome) ? '' : ` to ${upstream}`
     const advice = ADVICE_OF[outcome as FailureKind] ?? 'the upstream broke off in the middle of its answer'
-    const what = `${countOf(sumOf(rows), 'call')}${to} ended as ${outcome}${whose}.`
+    const what = `${countOf(sumOf(rows), 'call')}${to} ended as ${outcome}${whoseMost(rows)}.`
     const [event, alert] = EVENT_OF[outcome] ?? [
       'refusals',
       isCallers(outcome) ? 'SluiceCallersRejected' : 'SluiceHighRefusals',
     ]
     const severity = isCallers(outcome) ? 'warning' : 'failing'
     const correlationId = latestOf(rows)
-    const about = `${outcome} ${upstream ?? ''}`
     yield { event, severity, about, alert, correlationId, what, todo: `${capital(advice)}.` }
   }
+}
+
+function aboutRefusal({ outcome, upstream }: LatelyRow): string {
+  return `${outcome} ${isOfGateway(outcome) ? '' : (upstream ?? '')}`
+}
+
+/** These befall the calls to all upstreams alike, so that one message tells of all. */
+function isOfGateway(outcome: string): boolean {
+  return outcome === 'store_unavailable' || outcome === 'draining'
+}
+
+/** Whose calls most of these are, if that is known; only of more than half it is said that they are most. */
+function whoseMost(rows: readonly LatelyRow[]): string {
+  const byClient = [...Map.groupBy(rows, (row) => row.client)].map(([client, its]) => ({ client, calls: sumOf(its) }))
+  const [most] = byClient.filter(({ client }) => client !== null).toSorted((a, b) => b.calls - a.calls)
+  if (most === undefined || most.client === 'unknown') return ''
+  const { client, calls } = most
+  return 2 * calls > sumOf(rows) ? `, most of the client ${client}` : `, ${calls} of the client ${client}`
 }
 
 /** Refusals that have an event of their own, and their alert. */
@@ -100,10 +116,4 @@ function sumOf(rows: readonly LatelyRow[]): number {
 /** The correlation id of the latest of these calls. */
 function latestOf(rows: readonly LatelyRow[]): string {
   return rows.reduce((a, b) => (b.at > a.at ? b : a)).correlationId
-}
-
-/** What most of these calls have, of those that have it. */
-function mostOf(rows: readonly LatelyRow[], of: (row: LatelyRow) => string | null): string | undefined {
-  const groups = [...Map.groupBy(rows, of)].filter(([name]) => name !== null)
-  return groups.toSorted(([, a], [, b]) => sumOf(b) - sumOf(a))[0]?.[0] ?? undefined
 }

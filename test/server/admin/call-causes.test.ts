@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest'
+import type { LatelyRow } from '../../../src/requests/lately.ts'
+import { refusalCauses } from '../../../src/server/admin/call-causes.ts'
+import type { BreakerRow } from '../../../src/server/admin/status.ts'
+import type { EpochMs } from '../../../src/time/clock.ts'
+
+function ended(upstream: string, client: string | null, calls: number, more: Partial<LatelyRow> = {}): LatelyRow {
+  const of = { outcome: 'queue_full', status: '429', slow: 0, correlationId: `to-${upstream}`, at: 1 as EpochMs }
+  return { upstream, client, calls, ...of, ...more }
+}
+
+describe('calls that were refused', () => {
+  const told = (rows: readonly LatelyRow[], breakers: readonly BreakerRow[] = []) =>
+    [...refusalCauses(rows, breakers)].map(({ about, what }) => [about, what])
+
+  it('are told upstream by upstream, each with its own number and its own client', () => {
+    const rows = [
+      ended('harness', 'a', 2),
+      ended('github', 'b', 1),
+      ended('slack', 'b', 1),
+      ended('github', 'a', 1),
+      ended('github', 'c', 1),
+    ]
+    expect(told(rows)).toEqual([
+      ['queue_full harness', '2 calls to harness ended as queue_full, most of the client a.'],
+      ['queue_full github', '3 calls to github ended as queue_full, 1 of the client b.'],
+      ['queue_full slack', '1 call to slack ended as queue_full, most of the client b.'],
+    ])
+  })
+
+  it('are told by the same words while one upstream gets more of them than the other', () => {
+    const abouts = (harness: number, github: number) =>
+      told([ended('harness', 'a', harness), ended('github', 'a', github)]).map(([about]) => about)
+    expect(abouts(1, 9)).toEqual(abouts(9, 1))
+  })
+
+  it('are told once where what failed is the gateway’s own', () => {
+    const outcome = 'store_unavailable'
+    expect(told([ended('harness', 'a', 2, { outcome }), ended('github', 'b', 3, { outcome })])).toEqual([
+      ['store_unavailable ', '5 calls ended as store_unavailable, most of the client b.'],
+    ])
+  })
+
+  it('names no client where nobody knows whose most of them are', () => {
+    expect(told([ended('harness', null, 5), ended('harness', 'a', 1), ended('slack', 'unknown', 2)])).toEqual([
+      ['queue_full harness', '6 calls to harness ended as queue_full, 1 of the client a.'],
+      ['queue_full slack', '2 calls to slack ended as queue_full.'],
+    ])
+  })
+
+  it('are told of an upstream whose breaker is closed again, though another one is open', () => {
+    const open = { upstream: 'github', state: 'open' } as BreakerRow
+    const outcome = 'breaker_open'
+    expect(told([ended('harness', 'a', 1, { outcome }), ended('github', 'a', 1, { outcome })], [open])).toEqual([
+      ['breaker_open harness', '1 call to harness ended as breaker_open, most of the client a.'],
+    ])
+  })
+})
