@@ -289,7 +289,7 @@ describe('webhooks', () => {
       { busy: { url: busy.url, ...event }, gone: { url: gone.url, ...event } },
       { status: 500 },
     )
-    await calls(gateway, 5)
+    await calls(gateway, 6)
     await expect
       .poll(async () => {
         await looks(1)
@@ -312,7 +312,7 @@ describe('webhooks', () => {
       { closed: { url, ...event }, open: { url, ...event, privateAddresses: 'allow' } },
       { status: 500, lookup, upstream: { retry: { retries: 0 } } },
     )
-    await calls(gateway, 5)
+    await calls(gateway, 6)
     await eventually(() => receiver.messages.map(({ webhook }) => webhook)).toEqual(['open'])
     await expect.poll(log).toContain('its host has no address that the network access rules allow')
     expect(log()).not.toMatch(/hooks\.example|very-secret/)
@@ -324,7 +324,7 @@ describe('webhooks', () => {
       { silent: { url: receiver.url, events: ['upstream'] } },
       { status: 500, upstream: { breaker: { failures: 100 } } },
     )
-    await calls(gateway, 5)
+    await calls(gateway, 6)
     await eventually(() => receiver.seen.length).toBe(1)
     expect((await calls(gateway, 1))[0]!.status).toBe(500)
     await gateway.stop()

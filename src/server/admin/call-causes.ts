@@ -5,7 +5,7 @@ import type { WebhookEvent } from '../../schema/webhook-schema.ts'
 import { capital, type Cause } from './cause.ts'
 import type { BreakerRow } from './status.ts'
 
-/** So many calls tell something of an upstream. */
+/** So many calls tell how fast an upstream is. */
 const ENOUGH_CALLS = 5
 
 /** What calls were refused for lately, upstream by upstream, besides what open breakers say. */
@@ -67,46 +67,53 @@ function isCallers(outcome: string): boolean {
 export function* upstreamCauses(ended: readonly LatelyRow[]): Iterable<Cause> {
   const answered = ended.filter(({ outcome }) => outcome === 'delivered')
   for (const [upstream, rows] of Map.groupBy(answered, (row) => row.upstream ?? 'unknown')) {
-    const todo = 'See the failed calls for which path, and the vendor’s status page.'
-    const event = 'upstream'
     const calls = sumOf(rows)
-    const failed = rows.filter(({ status }) => Number(status) >= 500)
-    const errors = sumOf(failed)
-    if (errors >= ENOUGH_CALLS || errors > calls / 10) {
-      const what = `${upstream} answered ${errors} of ${countOf(calls, 'call')} with 5xx.`
-      const about = { about: `${upstream} 5xx`, alert: 'SluiceUpstreamErrors', correlationId: latestOf(failed) }
-      yield { event, severity: 'failing', ...about, what, todo }
-    }
-    for (const [status, about] of Object.entries(ABOUT_STATUS)) {
-      const found = rows.filter((row) => row.status === status)
+    for (const [status, { part, more, ...about }] of Object.entries(ABOUT_STATUS)) {
+      const found = rows.filter((row) => row.status === status || `${row.status?.[0]}xx` === status)
       const count = sumOf(found)
-      if (count === 0 || (count < ENOUGH_CALLS && count <= calls / 2)) continue
+      if (count <= more || count <= part * calls) continue
       const what = `${upstream} answered ${count} of ${countOf(calls, 'call')} with ${status}.`
       yield { severity: 'failing', about: `${upstream} ${status}`, correlationId: latestOf(found), what, ...about }
     }
     const slow = rows.reduce((sum, row) => sum + row.slow, 0)
     if (calls < ENOUGH_CALLS || 2 * slow < calls) continue
     const what = `${upstream} is slow: half of its calls take more than ${roughly(SLOW_MS)}.`
-    yield { event, severity: 'warning', about: `${upstream} slow`, what, todo }
+    yield { event: 'upstream', severity: 'warning', about: `${upstream} slow`, what, todo: SEE_FAILED }
   }
 }
 
-const ABOUT_STATUS: Readonly<Record<'401' | '403' | '429', Pick<Cause, 'event' | 'alert' | 'todo'>>> = {
+const SEE_FAILED = 'See the failed calls for which path, and the vendor’s status page.'
+
+interface AboutStatus extends Pick<Cause, 'event' | 'alert' | 'todo'> {
+  /** It is told if more than this part of the calls, and more than so many calls, have the status: as of the alert. */
+  readonly part: number
+  readonly more: number
+}
+
+const ABOUT_STATUS: Readonly<Record<'401' | '403' | '429' | '5xx', AboutStatus>> = {
   401: {
+    part: 0.5,
+    more: 2,
     event: 'credential',
     alert: 'SluiceCredentialRefused',
     todo: 'The vendor refuses the credential: set a new one, or see whether it was revoked.',
   },
   403: {
+    part: 0.95,
+    more: 20,
     event: 'upstream',
     alert: 'SluiceCredentialRefused',
     todo: 'The credential lacks a right, or the vendor refuses these calls: see the failed calls for the paths.',
   },
   429: {
+    // The alert fires sooner where no reduction of ours explains them, which is not known here.
+    part: 0.4,
+    more: 2,
     event: 'upstream',
     alert: 'SluiceUpstreamThrottling',
-    todo: 'The vendor throttles though we count quota left: somebody else uses the account, or its limit is lower.',
+    todo: 'The vendor throttles more than the limit explains: somebody else uses the account, or its limit is lower.',
   },
+  '5xx': { part: 0.1, more: 5, event: 'upstream', alert: 'SluiceUpstreamErrors', todo: SEE_FAILED },
 }
 
 function sumOf(rows: readonly LatelyRow[]): number {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { LatelyRow } from '../../../src/requests/lately.ts'
-import { refusalCauses } from '../../../src/server/admin/call-causes.ts'
+import { refusalCauses, upstreamCauses } from '../../../src/server/admin/call-causes.ts'
 import type { BreakerRow } from '../../../src/server/admin/status.ts'
 import type { EpochMs } from '../../../src/time/clock.ts'
 
@@ -54,5 +54,32 @@ describe('calls that were refused', () => {
     expect(told([ended('harness', 'a', 1, { outcome }), ended('github', 'a', 1, { outcome })], [open])).toEqual([
       ['breaker_open harness', '1 call to harness ended as breaker_open, most of the client a.'],
     ])
+  })
+})
+
+describe('answers of an upstream', () => {
+  it.each([
+    ['500', 6, 59, true],
+    ['503', 6, 60, false],
+    ['500', 5, 5, false],
+    ['500', 5, 1_000_005, false],
+    ['401', 3, 5, true],
+    ['401', 2, 2, false],
+    ['401', 50, 100, false],
+    ['403', 21, 22, true],
+    ['403', 20, 20, false],
+    ['403', 95, 100, false],
+    ['429', 3, 7, true],
+    ['429', 2, 2, false],
+    ['429', 40, 100, false],
+  ])('with %s, %i of %i, are told: %j, as the alert has it', (status, count, calls, isTold) => {
+    const outcome = 'delivered'
+    const rows = [
+      ended('harness', 'a', count, { outcome, status }),
+      ended('harness', null, calls - count, { outcome, status: null }),
+    ]
+    expect([...upstreamCauses(rows)].map(({ what }) => what)).toEqual(
+      isTold ? [`harness answered ${count} of ${calls} calls with ${status[0] === '5' ? '5xx' : status}.`] : [],
+    )
   })
 })
