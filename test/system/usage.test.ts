@@ -247,7 +247,7 @@ describe('who uses a limit', () => {
     ['/usage?client=', 'client must not be empty'],
     ['/usage/days?since=yesterday', 'since must be a time'],
     ['/usage/days?limit=3', 'unknown query parameter "limit"'],
-    ['/usage/days?since=1h&until=2h', 'until must not be before since'],
+    ['/usage/days?since=1d&until=2d', 'the day of until must not be before the day of since'],
     ['/usage/days?since=100d&until=99d', 'usage is kept for 90 days'],
   ])('refuses %s with a clear word', async (path, word) => {
     const gateway = await startGateway(harnessConfig('http://127.0.0.1:1'))

@@ -4,7 +4,7 @@ import { membershipsOf } from '../../clients/membership.ts'
 import type { Logger } from '../../observe/log.ts'
 import { Turn } from '../../observe/turn.ts'
 import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
-import { DAY_MS, type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
+import { DAY_MS, type DayRow, KEPT_DAYS, nextDay } from '../../usage/day-row.ts'
 import { momentOf, readListQuery, readTexts, refuseOthers, TAKES_QUERY, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
 import { invalid, storeUnavailable } from './problem.ts'
@@ -46,11 +46,16 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
   api.get('/usage/days', TAKES_QUERY, (request, reply) => {
     const query = request.query as Record<string, unknown>
     refuseOthers(query, [...DAY_NAMES, 'since', 'until'])
-    const now = clock.wall()
-    const since = momentOf('since', textOf(query, 'since') ?? '0s', clock)
-    const until = momentOf('until', textOf(query, 'until') ?? '0s', clock)
-    if (until < since) throw invalid('until must not be before since')
-    if (until < now - KEPT_DAYS * DAY_MS) throw invalid(`usage is kept for ${KEPT_DAYS} days`)
+    const untilText = textOf(query, 'until') ?? '0s'
+    const until = momentOf('until', untilText, clock)
+    const since = momentOf('since', textOf(query, 'since') ?? untilText, clock)
+    const [first, last, oldest] = [since, until, clock.wall() - KEPT_DAYS * DAY_MS].map(nextDay) as [
+      number,
+      number,
+      number,
+    ]
+    if (last < oldest) throw invalid(`usage is kept for ${KEPT_DAYS} days: the day of until is before that`)
+    if (last < first) throw invalid('the day of until must not be before the day of since')
     const wanted = readTexts(query, DAY_NAMES)
     return daysText(usage.read(since, until), wanted, logger).then((text) =>
       reply.type('application/json').send(Readable.from(text)),
