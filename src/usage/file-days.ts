@@ -37,7 +37,7 @@ export class FileDays implements UsageDays {
   readonly #added = new Map<number, number>()
   /**
    * Resolves when all calls of `add` and `read` so far have ended. They run one after another, because each takes several turns of
-   * the event loop and puts aside a damaged file. Side by side, one might put aside the good file that the other has just written.
+   * the event loop. Side by side, one might put aside the good file that the other has just written.
    */
   #last: Promise<void> = Promise.resolve()
 
@@ -53,7 +53,12 @@ export class FileDays implements UsageDays {
   }
 
   read(day: string): Promise<readonly DayRow[]> {
-    return this.#next(() => (day === this.#day ? [...this.#rows.values()] : this.#load(day)))
+    return this.#next(async () => {
+      const path = this.#fileOf(day)
+      const rows = day === this.#day ? [...this.#rows.values()] : await rowsOf(path, day)
+      // What was put aside belongs to the day, too. Without it the sums would be too small, and nobody would know.
+      return [...rows, ...(await rowsOf(`${path}.damaged`, day)), ...(await rowsOf(`${path}.newer`, day))]
+    })
   }
 
   async #add({ number, day, rows }: Batch, worker: number): Promise<void> {
@@ -91,7 +96,15 @@ export class FileDays implements UsageDays {
     for (const name of readdirSync(this.#folder)) {
       if (name < oldest || name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })
     }
-    this.#rows = new Map((await this.#load(day)).map((row) => [keyOf(row), row]))
+    const path = this.#fileOf(day)
+    const rows = await rowsOf(path, day).catch((error: unknown) => {
+      if (!(error instanceof Unreadable)) throw error
+      // What is counted from now on has to be written somewhere.
+      renameSync(path, path + error.aside)
+      this.#logger.error({ aside: path + error.aside }, `a file of usage was put aside: ${error.message}`)
+      return []
+    })
+    this.#rows = new Map(rows.map((row) => [keyOf(row), row]))
     this.#day = day
   }
 
@@ -106,24 +119,6 @@ export class FileDays implements UsageDays {
     const sums =
       known === undefined ? {} : Object.fromEntries(NUMBERS.map((field) => [field, known[field] + row[field]]))
     this.#rows.set(key, { ...into, ...sums })
-  }
-
-  /** A damaged file is put aside: its rows are missing then, but the gateway goes on. Rejects if the file can't be read. */
-  async #load(day: string): Promise<DayRow[]> {
-    const path = this.#fileOf(day)
-    const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return undefined
-      throw error
-    })
-    if (text === undefined) return []
-    const rows = await rowsIn(text, day)
-    if (rows !== undefined) return rows
-    renameSync(path, `${path}.damaged`)
-    this.#logger.error(
-      { path },
-      'a file of usage is damaged, and was put aside: put back a copy of it, if you have one',
-    )
-    return []
   }
 
   #fileOf(day: string): string {
@@ -144,12 +139,29 @@ async function textOf(rows: ReadonlyMap<string, DayRow>, clock: Clock): Promise<
   return [HEAD, written.join(',\n'), TAIL].join('\n')
 }
 
-/** The rows of a file; undefined if it is damaged. Delays no calls. */
-async function rowsIn(text: string, day: string): Promise<DayRow[] | undefined> {
+/** The file can be opened, but not understood. */
+class Unreadable extends Error {
+  /** What its name ends with when it is put aside. */
+  readonly aside: '.damaged' | '.newer'
+
+  constructor(path: string, version: number) {
+    const isNewer = version > 1
+    const why = isNewer ? `is of a newer release (version ${version}): run that` : 'is damaged: put back a copy of it'
+    super(`${path} ${why}, or move it away to go on without what it counts`)
+    this.aside = isNewer ? '.newer' : '.damaged'
+  }
+}
+
+/** The rows of a file; none if there is no such file. Rejects if it can't be read or understood. Delays no calls. */
+async function rowsOf(path: string, day: string): Promise<DayRow[]> {
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw error
+  })
   const turn = new Turn()
   const rows: DayRow[] = []
-  for (const row of writtenIn(text)) {
-    if (!isWritten(row)) return undefined
+  for (const row of text === undefined ? [] : writtenIn(text)) {
+    if (!isWritten(row)) throw new Unreadable(path, Number(/^\{"version":(\d+)/.exec(text!)?.[1]))
     rows.push(rowOf(day, ...row))
     await turn.endIfOver()
   }

@@ -331,12 +331,17 @@ describe('an export of many days', () => {
   })
 
   it('answers 503 while a day can’t be read, if nothing was sent before', async () => {
-    const store = storeOf({ [dayAgo(2)]: rowsText(10), [dayAgo(1)]: null })
+    const store = storeOf({ [dayAgo(3)]: '{', [dayAgo(2)]: rowsText(10), [dayAgo(1)]: null })
     const gateway = await startGateway({ ...harnessConfig('http://127.0.0.1:1'), store })
-    for (const query of ['?since=1d', '?since=2d&client=nobody']) {
+    for (const [query, why] of [
+      ['?since=1d', /^usage can’t be read now: EISDIR/],
+      ['?since=2d&client=nobody', /^usage can’t be read now: EISDIR/],
+      ['?since=3d&until=3d', /^usage can’t be read now: \S+\.json is damaged: put back a copy/],
+      ['?since=3d&until=3d', /^usage can’t be read now: \S+\.json is damaged: put back a copy/],
+    ] as const) {
       const answer = await call(gateway.adminUrl, `/v1/usage/days${query}`)
       expect(answer.status).toBe(503)
-      expect(answer.json().detail).toMatch(/^usage can’t be read now: EISDIR/)
+      expect(answer.json().detail).toMatch(why)
     }
   })
 

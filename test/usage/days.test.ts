@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import pino from 'pino'
@@ -117,19 +117,41 @@ describe('the rows of a day in files', () => {
     ['without its end', (text: string) => text.replace(/\n[^\n]*$/, '')],
     ['with a part of a row', (text: string) => text.replace('"read"],', '"rea')],
     ['with a text for a number', (text: string) => text.replace('[5,', '["5",')],
-    ['of another version', (text: string) => text.replace('1', '2')],
-  ])('are none if their file is damaged: %s', async (_, damage) => {
-    const dir = newFolder()
-    await new FileDays(dir, new SimulatedClock(NOON), logger).add({
-      number: 1,
-      day: DAY,
-      rows: [row('a', 5), row('b', 5)],
-    })
-    const path = join(dir, 'usage', `${DAY}.json`)
-    writeFileSync(path, damage(readFileSync(path, 'utf8')))
-    expect(await new FileDays(dir, new SimulatedClock(NOON), logger).read(DAY)).toEqual([])
-    expect(readdirSync(join(dir, 'usage'))).toEqual([`${DAY}.json.damaged`])
-  })
+    ['of another version', (text: string) => text.replace('1', '0')],
+    [
+      'of a newer version',
+      (text: string) => text.replace('1', '2'),
+      'newer',
+      /is of a newer release \(version 2\): run/,
+    ],
+  ])(
+    'can not be read while their file is damaged, or was put aside: %s',
+    async (_, damage, aside = 'damaged', why = /is damaged: put back a copy of it, or move it away/) => {
+      const dir = newFolder()
+      await new FileDays(dir, new SimulatedClock(NOON), logger).add({
+        number: 1,
+        day: DAY,
+        rows: [row('a', 5), row('b', 5)],
+      })
+      const path = join(dir, 'usage', `${DAY}.json`)
+      const text = readFileSync(path, 'utf8')
+      writeFileSync(path, damage(text))
+      const days = new FileDays(dir, new SimulatedClock(NOON), logger)
+      await expect(days.read(DAY)).rejects.toThrow(`${DAY}.json`)
+      await expect(days.read(DAY)).rejects.toThrow(why)
+      expect(readdirSync(join(dir, 'usage'))).toEqual([`${DAY}.json`])
+      // What comes has to be written, beside the rest.
+      await days.add({ number: 1, day: DAY, rows: [row('c', 5)] })
+      expect(readdirSync(join(dir, 'usage'))).toEqual([`${DAY}.json`, `${DAY}.json.${aside}`])
+      for (const one of [days, new FileDays(dir, new SimulatedClock(NOON), logger)]) {
+        await expect(one.read(DAY)).rejects.toThrow(`${DAY}.json.${aside}`)
+      }
+      writeFileSync(`${path}.${aside}`, text)
+      expect((await days.read(DAY)).map(({ client }) => client)).toEqual(['c', 'a', 'b'])
+      rmSync(`${path}.${aside}`)
+      expect((await days.read(DAY)).map(({ client }) => client)).toEqual(['c'])
+    },
+  )
 
   it('are read from the one line that an older release has written, which reads what this one writes', async () => {
     const dir = newFolder()
@@ -187,7 +209,7 @@ describe('the rows of a day in Redis', () => {
 })
 
 describe('the files of days', () => {
-  it('are removed when they are 90 days old, and a damaged one is put aside', async () => {
+  it('are removed when they are 90 days old', async () => {
     const dir = newFolder()
     const folder = join(dir, 'usage')
     mkdirSync(folder)
@@ -197,8 +219,6 @@ describe('the files of days', () => {
     const days = daysOf({ dir }, clock)
     await days.add({ number: 1, day: DAY, rows: [row('a')] })
     expect(readdirSync(folder)).toEqual(['2026-08-30.json', '2026-11-27.json', `${DAY}.json`])
-    expect(await days.read('2026-11-27')).toEqual([])
-    expect(readdirSync(folder)).toContain('2026-11-27.json.damaged')
     expect(readFileSync(join(folder, `${DAY}.json`), 'utf8')).toContain('"a"')
   })
 })
