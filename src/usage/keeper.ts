@@ -35,7 +35,6 @@ export class UsageKeeper implements UsageReader {
   #writing: Promise<void> | undefined
   #timer: Timer | undefined
   #isFailing = false
-  #isClosed = false
 
   constructor(options: KeeperOptions) {
     this.#options = options
@@ -57,20 +56,20 @@ export class UsageKeeper implements UsageReader {
 
   /** Writes one last time. */
   async close(): Promise<void> {
-    this.#isClosed = true
     this.#timer?.cancel()
     await this.flush()
   }
 
   #later(): void {
-    const { clock } = this.#options
+    const { clock, usage } = this.#options
     const wall = clock.wall()
     // Not later than midnight (UTC), so that what was counted before midnight is written to the day that ended.
     const delayMs = Math.min(FLUSH_EVERY_MS, nextDay(wall) - wall)
     this.#timer = clock.schedule(delayMs, () => {
-      void this.flush().finally(() => {
-        if (!this.#isClosed) this.#later()
-      })
+      this.#later()
+      if (this.#writing === undefined) void this.flush()
+      // A write that hangs must not hold up the next day.
+      else if (usage.isNewDay) this.#tryToTake()
     })
   }
 
@@ -104,11 +103,19 @@ export class UsageKeeper implements UsageReader {
     return true
   }
 
+  #tryToTake(): void {
+    try {
+      this.#take()
+    } catch (mistake) {
+      this.#failed(mistake)
+    }
+  }
+
   #take(): void {
     const { usage, clock, owners, days } = this.#options
-    const { day, rows } = usage.take()
-    if (rows.length === 0) return
+    // First, because what is taken is nowhere else.
     const ownerOf = owners()
+    const { day, rows } = usage.take()
     for (let i = 0; i < rows.length; i += days.rowsABatch) {
       const part = rows.slice(i, i + days.rowsABatch).map((row) => Object.assign(row, ownerOf(row)))
       this.#batches.push({ number: ++this.#number, day, rows: part, takenAt: clock.now() })

@@ -8,7 +8,7 @@ import { Metrics } from '../../src/observe/metrics.ts'
 import { type DayRow, daysBetween, MOST_ROWS } from '../../src/usage/day-row.ts'
 import type { UsageDays } from '../../src/usage/days.ts'
 import { FileDays } from '../../src/usage/file-days.ts'
-import { FLUSH_EVERY_MS, UsageKeeper } from '../../src/usage/keeper.ts'
+import { FLUSH_EVERY_MS, type KeeperOptions, UsageKeeper } from '../../src/usage/keeper.ts'
 import { RedisDays } from '../../src/usage/redis-days.ts'
 import { CallUsage, Usage } from '../../src/usage/usage.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
@@ -257,7 +257,7 @@ describe('what was counted', () => {
     close(): void {}
   }
 
-  function keeping(at = NOON) {
+  function keeping(at = NOON, owners: KeeperOptions['owners'] = () => () => ({})) {
     const clock = new SimulatedClock(at)
     const metrics = new Metrics()
     const usage = new Usage({ metrics, clock })
@@ -268,7 +268,7 @@ describe('what was counted', () => {
       days,
       clock,
       logger,
-      owners: () => () => ({}),
+      owners,
       onUnwritten: () => unwritten++,
     })
     onTestFinished(() => keeper.close())
@@ -295,6 +295,41 @@ describe('what was counted', () => {
       { day: DAY, units: 1 },
       { day: '2026-11-29', units: 1 },
     ])
+  })
+
+  it('is of the day on which it was counted, though a write hangs over midnight', async () => {
+    const { clock, days, keeper, call } = keeping(NOON + DAY_MS / 2 - FLUSH_EVERY_MS - 100)
+    const { add } = days
+    const { promise: isOver, resolve: end } = Promise.withResolvers<void>()
+    days.add = (batch) => isOver.then(() => add.call(days, batch))
+    call()
+    await clock.advance(FLUSH_EVERY_MS)
+    call()
+    await clock.advance(100)
+    for (let i = 0; i < 5; i++) {
+      call()
+      await clock.advance(FLUSH_EVERY_MS)
+    }
+    end()
+    await keeper.flush()
+    await keeper.flush()
+    const sum = (day: string) => days.batches.reduce((all, one) => all + (one.day === day ? one.units : 0), 0)
+    expect([sum(DAY), sum('2026-11-29')]).toEqual([2, 5])
+    expect(days.batches.map(({ number }) => number)).toEqual(days.batches.map((_, i) => i + 1))
+  })
+
+  it('is not lost where it can not be said whose it is', async () => {
+    let isWrong = true
+    const { days, keeper, call, unwritten } = keeping(NOON, () => {
+      if (isWrong) throw new Error('a mistake')
+      return () => ({})
+    })
+    call()
+    await keeper.flush()
+    expect(unwritten()).toBe(1)
+    isWrong = false
+    await keeper.flush()
+    expect(days.batches).toMatchObject([{ units: 1 }])
   })
 
   it('waits for a store that is away, by the day, and goes there in order', async () => {
