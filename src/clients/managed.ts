@@ -46,6 +46,7 @@ export class ManagedClients {
   #stored: ReadonlyMap<string, StoredClient> | undefined
   #reading: Promise<void> | undefined
   #isStale = false
+  #lastChange: Promise<void> = Promise.resolve()
   /** Whether there ever was a client. Then nobody may call without a key, even if the store has lost all clients. */
   isUsed = false
   /** Why the clients could not be read at the latest try. It stays set once they are read: see `isKnown`. */
@@ -92,10 +93,17 @@ export class ManagedClients {
     return active
   }
 
-  /** Changes one client, as `Records` do. The change is in force at this instance when the promise resolves. */
-  async change(name: string, change: (stored: StoredClient | undefined) => StoredClient): Promise<void> {
-    await this.#records.change(name, change)
-    await this.refresh()
+  /**
+   * Changes one client, as `Records` do. The change is in force at this instance when the promise resolves. At this instance changes
+   * run one after another, so that `change` can compare the client with all others as they are then.
+   */
+  change(name: string, change: (stored: StoredClient | undefined) => StoredClient): Promise<void> {
+    const changing = this.#lastChange.then(async () => {
+      await this.#records.change(name, change)
+      await this.refresh()
+    })
+    this.#lastChange = changing.catch(() => undefined)
+    return changing
   }
 
   /** Reads everything that was changed before this call. */

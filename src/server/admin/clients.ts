@@ -89,16 +89,16 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const inForce = config()
     checkClientScope(scope, inForce)
     if (Object.hasOwn(inForce.clients ?? {}, name)) throw nameTaken('client')
-    checkShare({ name, scope }, clients, inForce)
     if (given !== undefined && wanted !== undefined)
       throw invalid('give keys that exist, or key for a new one, not both')
     const now = clock.wall()
     const { key, stored } = given === undefined ? newKey(wanted ?? {}, now) : { key: undefined, stored: undefined }
     const keys = stored === undefined ? given!.map((one) => storedKey(one.hash, one, now)) : [stored]
-    checkKeys({ name, keys }, clients, inForce)
     const made: StoredClient = { id: newId('client'), name, keys, scope, createdAt: now, updatedAt: now, version: 1 }
     await clients.change(name, (before) => {
       if (before !== undefined && before.deletedAt === undefined) throw nameTaken('client')
+      checkShare(made, clients, inForce)
+      checkKeys(made, clients, inForce)
       return made
     })
     const after = managedClient(made)

@@ -137,6 +137,29 @@ describe('a client of the admin API', () => {
     expect((await ask(gateway, 'POST', '/clients/bot/unarchive')).status).toBe(200)
   })
 
+  it.each(['the embedded store', 'Redis'] as const)(
+    'is compared with those that are made and taken back at the same time, with %s',
+    async (kind) => {
+      const { gateway } = await setUp({ store: stores[kind]() })
+      const statuses = async (asked: ReturnType<typeof ask>[]) =>
+        (await Promise.all(asked)).map(({ status }) => status).toSorted((a, b) => a - b)
+      const keys = [{ hash: hashKey('shared') }]
+      const made = ['a', 'b', 'c'].map((name) => ask(gateway, 'POST', '/clients', { name, keys }))
+      expect(await statuses(made)).toEqual([201, 409, 409])
+      const names = ['d', 'e', 'f']
+      expect(await statuses(names.map((name) => ask(gateway, 'POST', '/clients', { name, share: '60%' })))).toEqual([
+        201, 400, 400,
+      ])
+      await Promise.all(names.map((name) => ask(gateway, 'DELETE', `/clients/${name}`)))
+      for (const name of ['g', 'h']) {
+        await ask(gateway, 'POST', '/clients', { name, share: '60%' })
+        await ask(gateway, 'POST', `/clients/${name}/archive`)
+      }
+      const back = ['g', 'h'].map((name) => ask(gateway, 'POST', `/clients/${name}/unarchive`))
+      expect(await statuses(back)).toEqual([200, 400])
+    },
+  )
+
   it('may take less, and has a share elsewhere, where those of an account are too much already', async () => {
     const upstream = await startUpstream()
     const admin = { port: 0, token: ADMIN_TOKEN }
