@@ -9,7 +9,8 @@ import { Losses } from '../../src/records/losses.ts'
 import { RedisRecords } from '../../src/records/redis-records.ts'
 import { OwnConnection, StoreError } from '../../src/redis/own-connection.ts'
 import { openManaged } from '../../src/process/management.ts'
-import { stores } from '../support/gateway.ts'
+import { ADMIN_TOKEN, ask } from '../support/admin.ts'
+import { harnessConfig, startGateway, stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 interface Item {
@@ -290,6 +291,29 @@ it('copies of presets are put back, and removed ones are not, though nobody asks
   await redis.del(key)
   await expect.poll(isPutBack).toEqual(['old', 'ours'])
   expect([...(await one.read()).keys()]).toEqual(['ours'])
+})
+
+it('a copy of a preset that takes a name just now is not taken away with the one before', async () => {
+  const { store } = setUp()
+  const line = await slowLine()
+  const config = (url: string) =>
+    harnessConfig(
+      'http://127.0.0.1:1',
+      {},
+      { admin: { port: 0, token: ADMIN_TOKEN }, store: { ...stores.Redis(), prefix: store.prefix, url } },
+    )
+  const [slow, quick] = [await startGateway(config(line.url)), await startGateway(config(inject('redisUrl')))]
+  const copy = async () => (await ask(quick, 'POST', '/presets/github/copy', { name: 'ours' })).json() as { id: string }
+  const before = await copy()
+  let after = before
+  line.beforeChange = async () => {
+    line.beforeChange = undefined
+    expect((await ask(quick, 'DELETE', '/presets/ours')).status).toBe(204)
+    after = await copy()
+  }
+  expect((await ask(slow, 'DELETE', `/presets/${before.id}`)).status).toBe(404)
+  expect((await ask(quick, 'GET', '/presets/ours')).json().id).toBe(after.id)
+  expect(after.id).not.toBe(before.id)
 })
 
 it('takes no mistake of the program for a refusal of Redis', async () => {

@@ -4,7 +4,7 @@ import { name, object } from '../../schema/schema-parts.ts'
 import { idOfName, newId } from '../../records/ids.ts'
 import { type Listed, listOf, oneOf, readListQuery, TAKES_QUERY } from './list.ts'
 import type { Management, StoredPreset } from './management.ts'
-import { AdminProblem, nameTaken } from './problem.ts'
+import { AdminProblem, nameTaken, notFound } from './problem.ts'
 import { readBody } from './validate.ts'
 
 interface ShownPreset extends Listed {
@@ -43,7 +43,11 @@ export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Ma
     const before = await find(request.params.id)
     if (before.read_only) throw new AdminProblem(409, 'READ_ONLY', 'a built-in preset can only be copied')
     const { id, name } = before
-    await presets.change(name, () => undefined)
+    await presets.change(name, (stored) => {
+      // Another of that name may have come meanwhile.
+      if (stored?.id !== id) throw notFound('preset', request.params.id)
+      return undefined
+    })
     await audit.record(request.actor, { action: 'preset.delete', target: id, name, before, after: null })
     return reply.code(204).send()
   })
