@@ -88,7 +88,7 @@ export function gatewayStatus(parts: Parts): Status {
     budgets: () => unlessAway(() => budgetRows(live.current, ledger, clock)),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     credentials: () => Promise.resolve(credentialRows(live.current, clock.wall())),
-    requests: async (question) => ({ found: await parts.requests(question), away: [] }),
+    requests: async (question) => ({ found: await parts.requests(question), away: [], since: usage.since }),
     notReady() {
       if (parts.isStopping()) return Promise.resolve('draining')
       return Promise.resolve(ledger.isReady ? undefined : (ledger.problem ?? 'the quota store can not be reached'))

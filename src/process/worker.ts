@@ -40,7 +40,7 @@ export async function runWorker(
   const { registry } = gateway.metrics
   const answers = {
     ...gateway.status,
-    requests: async (question) => (await gateway.status.requests(question as RequestQuestion)).found,
+    requests: (question) => gateway.status.requests(question as RequestQuestion),
     metrics: async (_, number) => {
       await tellCounts(registry)
       for await (const part of gaugesOf(registry)) await tell({ reply: number, part })

@@ -200,10 +200,10 @@ export async function runWorkers(
     credentials: async () => mergeCredentials(await askRows<CredentialRow>('credentials')),
     async requests(question) {
       const asked = listening()
-      const answers = await askEach<RequestAnswers['found']>('requests', question, ANSWER_SOON_MS)
+      const answers = await askEach<RequestAnswers>('requests', question, ANSWER_SOON_MS)
       const told = asked.map(({ worker }, i): RequestAnswers => {
         const away = { instance: `${name} worker ${worker.process.pid}`, why: 'it does not answer' }
-        return answers[i] === undefined ? { found: [], away: [away] } : { found: answers[i], away: [] }
+        return answers[i] ?? { found: [], away: [away] }
       })
       return mergeAnswers(told, question)
     },

@@ -6,7 +6,14 @@ import { isObject, parsedJson } from '../schema/json.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
-import { type AwayInstance, type RequestAnswers, type RequestQuestion, isQuestion, mergeAnswers } from './question.ts'
+import {
+  type AwayInstance,
+  type RequestAnswers,
+  type RequestQuestion,
+  isQuestion,
+  latestSince,
+  mergeAnswers,
+} from './question.ts'
 
 /** How often an instance reports that it is alive. */
 const BEAT_S = 5
@@ -129,7 +136,8 @@ export class RequestPeers {
     }
     const known = [...answers.values()]
     const silent = others.filter(({ id }) => !answers.has(id)).map(awayOf)
-    return { found: known.flatMap(({ found }) => found), away: [...known.flatMap(({ away }) => away), ...silent] }
+    const away = [...known.flatMap((answer) => answer.away), ...silent]
+    return { found: known.flatMap(({ found }) => found), away, since: latestSince(known) }
   }
 
   /** Takes a question or an answer. Anybody who may use this Redis can publish, so a message of another shape is ignored. */

@@ -58,6 +58,8 @@ export interface RequestFilter {
 export interface RequestAnswers<Found = RequestRow | RequestStory | ClientUse | LatelyRow> {
   readonly found: readonly Found[]
   readonly away: readonly AwayInstance[]
+  /** Since when all that answered count usage, in milliseconds since 1970. Older releases say it in the rows of clients alone. */
+  readonly since?: number | undefined
 }
 
 /** An instance, or a worker of one, that did not answer. What it knows is missing. */
@@ -104,13 +106,20 @@ export async function answerHere(
 /** Joins the answers of several processes. Calls become one list, the newest first, of no more than was asked for. */
 export function mergeAnswers(answers: readonly RequestAnswers[], question: RequestQuestion): RequestAnswers {
   const away = answers.flatMap((answer) => answer.away)
+  const since = latestSince(answers)
   // The asker adds up the numbers of the processes.
   if (question.kind === 'usage' || question.kind === 'lately')
-    return { found: answers.flatMap(({ found }) => found), away }
+    return { found: answers.flatMap(({ found }) => found), away, since }
   const most = question.kind === 'find' ? MOST_STORIES : question.most
   const found = answers.flatMap((answer) => answer.found as (RequestRow | RequestStory)[])
   found.sort((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : 0))
-  return { found: found.slice(0, most), away }
+  return { found: found.slice(0, most), away, since }
+}
+
+/** When the process that started last did; undefined if none says so. */
+export function latestSince(answers: readonly RequestAnswers[]): number | undefined {
+  const known = answers.flatMap(({ since }) => (typeof since === 'number' ? [since] : []))
+  return known.length === 0 ? undefined : Math.max(...known)
 }
 
 /** The account, class and so on of a call that was refused before these were known, as metrics say it. */

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import { describe, expect, inject, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import type { DayRow } from '../../src/usage/day-row.ts'
+import { usageNow } from '../../src/server/admin/usage-view.ts'
 import { runCommand } from '../support/command-line.ts'
 import { harnessConfig, newFolder, startGateway, startServer, startUpstream, stores } from '../support/gateway.ts'
 import { call, open } from '../support/http.ts'
@@ -218,6 +219,49 @@ describe('who uses a limit', () => {
     const after = await usage()
     expect(after.data[0].clients).toMatchObject([{ client: 'bot', used: 1 }])
     expect(after.away).toMatchObject([{ instance: 'two' }])
+  })
+
+  it('is told since all instances count, also since one started that nobody has called', async () => {
+    const upstream = await startUpstream()
+    const config = { ...harnessConfig(upstream.url, {}, { clients }), store: stores.Redis() }
+    const gateway = await startGateway(config)
+    await call(gateway.url, READ, as('bot'))
+    const started = Date.now()
+    await startGateway(config)
+    const answer = async () => (await call(gateway.adminUrl, '/v1/usage')).json()
+    // An instance is asked once it has said that it is there.
+    await expect.poll(async () => Date.parse((await answer()).since)).toBeGreaterThanOrEqual(started)
+    expect((await answer()).data[0].clients).toMatchObject([{ client: 'bot', used: 1 }])
+  })
+
+  it('is told since all count, where instances of an older release say it in their rows', async () => {
+    const use = {
+      upstream: 'api',
+      account: 'main',
+      class: 'read',
+      window: '1h',
+      client: 'bot',
+      weight: 1,
+      share: 0,
+      used: 1,
+      hour: 1,
+      day: 1,
+    }
+    const parts = (found: readonly object[], since?: number) =>
+      ({
+        status: { quota: async () => [], budgets: async () => [] },
+        requests: { ask: async () => ({ found, away: [], since }) },
+      }) as unknown as Parameters<typeof usageNow>[0]
+    const sinceOf = async (...asked: Parameters<typeof parts>) => (await usageNow(parts(...asked))).since
+    expect(
+      await sinceOf([
+        { ...use, since: 5 },
+        { ...use, client: 'tool', since: 7 },
+      ]),
+    ).toBe(7)
+    expect(await sinceOf([{ ...use, since: 5 }], 9)).toBe(9)
+    expect(await sinceOf([{ ...use, since: 11 }], 9)).toBe(11)
+    expect(await sinceOf([])).toBeUndefined()
   })
 
   it('is shown on the page', async () => {

@@ -41,22 +41,22 @@ export interface UsageNow {
   /** Undefined while the quota store can't be asked. */
   readonly budgets: readonly BudgetRow[] | undefined
   readonly away: readonly AwayInstance[]
-  /** Since when all that answered count, in milliseconds since 1970; undefined where nothing was used. */
+  /** Since when all that answered count, in milliseconds since 1970; undefined where none did. */
   readonly since: number | undefined
 }
 
 /** Who uses which limit, at all instances. Delays no calls. */
 export async function usageNow({ status, requests }: Pick<AdminParts, 'status' | 'requests'>): Promise<UsageNow> {
-  const [quota, budgets, { found, away }] = await Promise.all([
+  const [quota, budgets, { found, away, since: started = -Infinity }] = await Promise.all([
     status.quota(),
     status.budgets(),
     requests.ask({ kind: 'usage' }),
   ])
   const turn = new Turn()
   const uses = await addUp(found as readonly ClientUse[], (row) => `${limitKey(row)}\n${row.client}`, turn)
-  const since = uses.reduce((latest, row) => Math.max(latest, row.since), -Infinity)
+  const since = uses.reduce((latest, row) => Math.max(latest, row.since), started)
   const limits = await limitsOf(quota ?? [], uses, turn)
-  return { limits, budgets, away, since: uses.length === 0 ? undefined : since }
+  return { limits, budgets, away, since: since === -Infinity ? undefined : since }
 }
 
 async function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[], turn: Turn): Promise<UsedLimit[]> {
