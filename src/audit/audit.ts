@@ -8,6 +8,7 @@
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { Turn } from '../observe/turn.ts'
+import { searchFor } from '../schema/search.ts'
 import { newId } from '../records/ids.ts'
 
 /** Who made a change. */
@@ -53,7 +54,7 @@ export interface AuditFilter {
   readonly actor?: string
   readonly action?: string
   readonly target?: string
-  /** A part of any text in the entry, in any case. */
+  /** A part of any text or number in the entry, in any case. */
   readonly search?: string
   /** ISO 8601: from `since`, and before `until`. */
   readonly since?: string
@@ -86,11 +87,12 @@ export function auditTrail(store: AuditStore, clock: Clock, logger: Logger) {
     /** Newest first. Delays no calls. */
     async read(filter: AuditFilter, { limit, offset }: { limit: number; offset: number }): Promise<AuditEntry[]> {
       const found: AuditEntry[] = []
+      const wanted = { ...filter, search: filter.search === undefined ? undefined : searchFor(filter.search) }
       let skipped = 0
       const turn = new Turn()
       for await (const entry of store.read()) {
         await turn.endIfOver()
-        if (!matches(entry, filter)) continue
+        if (!matches(entry, wanted)) continue
         if (skipped++ < offset) continue
         if (found.push(entry) >= limit) break
       }
@@ -105,11 +107,13 @@ export function auditTrail(store: AuditStore, clock: Clock, logger: Logger) {
 const LOST: Change = { action: 'audit.lost', target: 'audit', name: 'audit', before: null, after: null }
 const GATEWAY: Actor = { actor: 'gateway', address: 'local' }
 
-function matches(entry: AuditEntry, { actor, action, target, search, since, until }: AuditFilter): boolean {
+type Filter = Omit<AuditFilter, 'search'> & { readonly search: ((entry: AuditEntry) => boolean) | undefined }
+
+function matches(entry: AuditEntry, { actor, action, target, search, since, until }: Filter): boolean {
   if (actor !== undefined && entry.actor !== actor) return false
   if (action !== undefined && entry.action !== action && !entry.action.startsWith(`${action}.`)) return false
   if (target !== undefined && entry.target !== target && entry.name !== target) return false
   if (since !== undefined && entry.at < since) return false
   if (until !== undefined && entry.at >= until) return false
-  return search === undefined || JSON.stringify(entry).toLowerCase().includes(search.toLowerCase())
+  return search?.(entry) !== false
 }

@@ -4,6 +4,7 @@ import type { ClientUse } from '../usage/recent-use.ts'
 import type { Wanted } from './history.ts'
 import { isTrouble, type Lately, type LatelyRow } from './lately.ts'
 import { isObject } from '../schema/json.ts'
+import { searchFor } from '../schema/search.ts'
 import { EVERY_CALL } from '../schema/limits.ts'
 import { type RequestRecord, type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
 
@@ -50,7 +51,7 @@ export interface RequestFilter {
   /** Calls that ended at `since` or later, and before `until`. Both are in milliseconds since 1970. */
   readonly since?: number
   readonly until?: number
-  /** A text that a list shows of the call, in upper or lower case. */
+  /** A text or a number that a list shows of the call, in upper or lower case. */
   readonly search?: string
 }
 
@@ -129,7 +130,7 @@ type Matcher = (record: RequestRecord) => boolean
 
 function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
   const hundred = status?.endsWith('xx') === true ? status[0] : undefined
-  const text = search?.toLowerCase()
+  const isFound = search === undefined ? undefined : searchFor(search)
   return (record) => {
     const { line, at } = record
     if (filter.since !== undefined && at < filter.since) return false
@@ -144,7 +145,7 @@ function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
       return false
     if (hundred !== undefined ? line.status[0] !== hundred : status !== undefined && line.status !== status)
       return false
-    return text === undefined || JSON.stringify(rowOf(record, '')).toLowerCase().includes(text)
+    return isFound === undefined || isFound(rowOf(record, ''))
   }
 }
 

@@ -277,6 +277,8 @@ describe('the list of requests', () => {
       ['?since=1h', ['5', '4', '3', '2', '1']],
       ['?since=0s', []],
       ['?search=MISSING', ['3']],
+      ['?search=404', ['3']],
+      ['?search=correlation', []],
       ['?limit=2&offset=1', ['4', '3']],
     ] as const) {
       expect(await ids(query), query).toEqual(expected)
@@ -291,6 +293,7 @@ describe('the list of requests', () => {
     ['?since=2027-02-31', 'since must be a day that exists'],
     ['?until=', 'until must be'],
     ['?client=', 'client must not be empty'],
+    ['?search=', 'search must not be empty'],
     ['?client=a&client=b', 'client is given twice'],
     ['?user=a', 'unknown query parameter "user"'],
     ['?limit=1001', 'limit must be'],

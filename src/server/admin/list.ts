@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { searchFor } from '../../schema/search.ts'
 import { parseDuration, parseMoment } from '../../schema/units.ts'
 import type { Clock } from '../../time/clock.ts'
 import { invalid, notFound } from './problem.ts'
@@ -38,7 +39,7 @@ export function readListQuery(query: unknown, others: readonly string[] = []): L
   const given = query as Query
   refuseOthers(given, ['search', 'limit', 'offset', ...others])
   return {
-    search: textOf(given, 'search'),
+    search: readTexts(given, ['search']).search,
     limit: readNumber(given, 'limit', USUAL_LIMIT, 1, LARGEST_LIMIT),
     offset: readNumber(given, 'offset', 0, 0, Number.MAX_SAFE_INTEGER),
   }
@@ -95,15 +96,12 @@ export interface Listed {
   readonly name: string
 }
 
-/** One page of the matching resources, in the order of their names. `search` may match any text of a resource, in any case. */
+/** One page of the matching resources, in the order of their names. `search` may match any text or number of a resource, in any case. */
 export function listOf<Item extends Listed>(
   items: readonly Item[],
   { search, limit, offset }: ListQuery,
 ): { data: Item[] } {
-  const wanted = search?.toLowerCase()
-  const found = items.filter((item) => {
-    return wanted === undefined || JSON.stringify(item).toLowerCase().includes(wanted)
-  })
+  const found = search === undefined ? [...items] : items.filter(searchFor(search))
   found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
   return { data: found.slice(offset, offset + limit) }
 }

@@ -4,6 +4,7 @@ import { membershipsOf } from '../../clients/membership.ts'
 import type { Logger } from '../../observe/log.ts'
 import { Turn } from '../../observe/turn.ts'
 import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
+import { searchFor } from '../../schema/search.ts'
 import { DAY_MS, type DayRow, KEPT_DAYS, nextDay } from '../../usage/day-row.ts'
 import { momentOf, readListQuery, readTexts, refuseOthers, TAKES_QUERY, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
@@ -25,8 +26,7 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
     const { client, ...wanted } = readTexts(query as Record<string, unknown>, DAY_NAMES)
     const { limits, budgets, away, since } = await usageNow(parts)
     const membershipOf = membershipsOf(config(), clients)
-    const has = (shown: object): boolean =>
-      search === undefined || JSON.stringify(shown).toLowerCase().includes(search.toLowerCase())
+    const has = search === undefined ? () => true : searchFor(search)
     const isOver = ({ level, name }: BudgetRow, of: string): boolean =>
       name === (level === 'client' ? of : membershipOf(of)[level])
     const found: UsedLimit[] = []

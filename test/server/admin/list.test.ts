@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { timeOf } from '../../../src/server/admin/list.ts'
+import { listOf, timeOf } from '../../../src/server/admin/list.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
 import { harnessConfig, startGateway } from '../../support/gateway.ts'
 
@@ -27,6 +27,20 @@ it.each([
   ])
   expect((await ask(gateway, 'GET', '/audit')).json().data).toMatchObject([{ action: 'client.create' }])
   expect((await ask(gateway, 'GET', '/nothing?x=y')).status).toBe(404)
+})
+
+it.each([
+  ['say "hi"', true],
+  ['C:\\TEMP', true],
+  ['429', true],
+  ['deep', true],
+  ['name', false],
+  ['tags', false],
+  ['","', false],
+  ['null', false],
+])('a search for %s looks at texts and numbers alone, as they are: %j', (text, isFound) => {
+  const items = [{ name: 'C:\\temp', title: 'Say "hi"', status: 429, tags: ['a', { of: 'Deep' }], none: null }]
+  expect(listOf(items, { search: text, limit: 10, offset: 0 }).data).toEqual(isFound ? items : [])
 })
 
 it.each([

@@ -12,7 +12,12 @@ async function startKeeping(days: readonly string[]) {
   const dir = newFolder()
   mkdirSync(join(dir, 'usage'), { recursive: true })
   for (const day of days) {
-    const rows = [[['a', 'api', 'main', 'read'], [1, 1, 0, 0, 0, 0, 0]]]
+    const rows = [
+      [
+        ['a', 'api', 'main', 'read'],
+        [1, 1, 0, 0, 0, 0, 0],
+      ],
+    ]
     writeFileSync(join(dir, 'usage', `${day}.json`), JSON.stringify({ version: 1, rows }))
   }
   const config = { ...harnessConfig('http://127.0.0.1:1'), store: { dir } }
