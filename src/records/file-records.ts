@@ -61,7 +61,7 @@ export class FileRecords<Item> implements Records<Item> {
     if (text === undefined) return new Map()
     const records = recordsIn(text, this.#sort)
     if (records === undefined)
-      throw new Error(`${this.#path} is damaged; put back a copy of it, or remove it to begin with none`)
+      throw new DamagedRecords(`${this.#path} is damaged; put back a copy of it, or remove it to begin with none`)
     return new Map(Object.entries(records as Record<string, Item>))
   }
 
@@ -69,6 +69,11 @@ export class FileRecords<Item> implements Records<Item> {
     const text = `${JSON.stringify({ [this.#sort]: Object.fromEntries(records) }, undefined, 2)}\n`
     replaceFile(this.#path, text, { isSynced: true })
   }
+}
+
+/** By the code the admin API knows that the message is of use to whoever asked. */
+class DamagedRecords extends Error {
+  readonly code = 'STORE_UNAVAILABLE'
 }
 
 /** The records in a text; undefined if the file is damaged. Says nothing of its content, which may be secret. */

@@ -1,3 +1,4 @@
+import { isObject, parsedJson } from '../schema/json.ts'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
 import type { StoreConfig } from '../schema/schema.ts'
@@ -67,6 +68,7 @@ export class RedisRecords<Item> implements Records<Item> {
     for (;;) {
       const look = await this.#redis.ask((redis) => redis.eval(LOOK, 1, this.#key, name))
       const [before, [seconds, microseconds]] = look as Look
+      this.#mustBeRecord(name, before)
       const now = Number(seconds) * 1_000_000 + Number(microseconds)
       const revision = Math.max(now, (parse(before).revision ?? 0) + 1)
       const changed = change(itemOf(before) as Item | undefined)
@@ -117,7 +119,15 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 
   async #fields(): Promise<ReadonlyMap<string, string>> {
-    return new Map(Object.entries(await this.#redis.ask((redis) => redis.hgetall(this.#key))))
+    const fields = Object.entries(await this.#redis.ask((redis) => redis.hgetall(this.#key)))
+    for (const [name, text] of fields) this.#mustBeRecord(name, text)
+    return new Map(fields)
+  }
+
+  /** Somebody else may write to the same Redis. What is no record is not passed over, as if there was nothing of that name. */
+  #mustBeRecord(name: string, text: string): void {
+    if (text !== '' && !isObject(parsedJson(text)))
+      throw new StoreError(`has what is no record: remove the field ${name} of the hash ${this.#key} (HDEL)`)
   }
 
   /**

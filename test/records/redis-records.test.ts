@@ -293,6 +293,24 @@ it('copies of presets are put back, and removed ones are not, though nobody asks
   expect([...(await one.read()).keys()]).toEqual(['ours'])
 })
 
+it.each(['{', '5', 'null', '[]'])(
+  'a field of somebody else (%s) is told of, with where it is and what to do',
+  async (text) => {
+    const { open, redis, key } = setUp()
+    const { records, read } = open()
+    await records.change('a', () => a1)
+    await redis.hset(key, 'foreign', text)
+    const wrong = `Redis has what is no record: remove the field foreign of the hash ${key} (HDEL)`
+    for (const asked of [read(), records.change('foreign', () => b1), records.change('a', () => a2)]) {
+      const error: unknown = await asked.catch((thrown: unknown) => thrown)
+      expect(error).toBeInstanceOf(StoreError)
+      expect((error as Error).message).toBe(wrong)
+    }
+    await redis.hdel(key, 'foreign')
+    expect(await read()).toEqual({ a: a1 })
+  },
+)
+
 it('a copy of a preset that takes a name just now is not taken away with the one before', async () => {
   const { store } = setUp()
   const line = await slowLine()

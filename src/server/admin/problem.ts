@@ -75,8 +75,11 @@ export function answerNotFound(api: FastifyInstance): void {
 function asProblem(error: FastifyError | AdminProblem): AdminProblem {
   if (error instanceof AdminProblem) return error
   const { code, message, statusCode = 500 } = error
-  // It came from Redis, and says what that refuses.
+  // It came from Redis, or from a file of the store, and says what is wrong there.
   if (code === STORE_UNAVAILABLE) return new AdminProblem(503, code, message)
+  // What the system says of a file that it can't read or write.
+  if ((error as NodeJS.ErrnoException).syscall !== undefined)
+    return storeUnavailable(`the store can’t be used: ${message}`)
   if (statusCode >= 500)
     return new AdminProblem(500, 'INTERNAL_ERROR', 'the gateway made a mistake; its log knows more')
   // The framework's own message may repeat what was sent, which may be a secret.

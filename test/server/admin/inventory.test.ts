@@ -1,6 +1,8 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
-import { ACCOUNT, harnessConfig, startGateway, TOKEN } from '../../support/gateway.ts'
+import { ACCOUNT, harnessConfig, newFolder, startGateway, TOKEN } from '../../support/gateway.ts'
 import { call, RawClient } from '../../support/http.ts'
 
 const admin = { port: 0, token: ADMIN_TOKEN }
@@ -65,6 +67,28 @@ describe('presets', () => {
       'preset.copy',
       'preset.copy',
     ])
+  })
+})
+
+describe('a file of the store', () => {
+  it.each([
+    ['is damaged', (path: string) => writeFileSync(path, '{'), /presets\.json is damaged; put back a copy/],
+    ['can not be read', (path: string) => mkdirSync(path), /^the store can’t be used: EISDIR/],
+  ])('that %s is told of by each request that needs it', async (_, spoil, why) => {
+    const dir = newFolder()
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin, store: { dir } }))
+    spoil(join(dir, 'presets.json'))
+    for (const [method, path, body] of [
+      ['GET', '/presets', undefined],
+      ['POST', '/presets/github/copy', { name: 'ours' }],
+    ] as const) {
+      const answer = await ask(gateway, method, path, body)
+      expect(answer.json()).toMatchObject({
+        status: 503,
+        code: 'STORE_UNAVAILABLE',
+        detail: expect.stringMatching(why),
+      })
+    }
   })
 })
 
