@@ -32,6 +32,9 @@ export interface Wanted {
   readonly isTrouble?: boolean | undefined
 }
 
+/** After so many calls that are not wanted, a reader can pause: to pass over them takes less than half a millisecond. */
+const MOST_PASSED = 1_024
+
 /**
  * The latest calls of one process. Both their number and their size are bounded: the oldest calls make way for the newest. They are
  * kept as text outside of the heap, all but what is known of their routes. As objects they would live just long enough for the garbage collector to copy each one twice.
@@ -96,22 +99,25 @@ export class RequestHistory {
 
   /**
    * The calls that are kept now, the newest first. With `wanted`, only those with its correlation id, or only those that tell of
-   * trouble, without parsing the others. A reader that pauses misses the calls that are dropped in the pause.
+   * trouble, without parsing the others. Where many of the others follow one another, it gives undefined now and then, so that its
+   * reader can pause there, too. A reader that pauses misses the calls that are dropped in the pause.
    */
-  newest(wanted: Wanted = {}): Iterable<RequestRecord> {
+  newest(wanted: Wanted = {}): Iterable<RequestRecord | undefined> {
     return this.#newest(this.#added - 1, wanted)
   }
 
-  *#newest(last: number, { id, isTrouble = false }: Wanted): Iterable<RequestRecord> {
+  *#newest(last: number, { id, isTrouble = false }: Wanted): Iterable<RequestRecord | undefined> {
     const beginning =
       id === undefined ? '' : Buffer.from(JSON.stringify({ correlationId: id }).slice(0, -1)).toString('latin1')
     for (let i = last; i >= this.#dropped; i--) {
       const place = i % this.#bounds.keep
-      if (isTrouble && this.#troubles[place] !== true) continue
       const { bytes } = this.#chunks[place]!
       const start = this.#starts[place]!
-      if (bytes.toString('latin1', start, start + beginning.length) !== beginning) continue
-      yield parsed(bytes.toString('utf8', start, start + this.#lengths[place]!), this.#routes[place])
+      const isWanted =
+        (!isTrouble || this.#troubles[place] === true) &&
+        bytes.toString('latin1', start, start + beginning.length) === beginning
+      if (isWanted) yield parsed(bytes.toString('utf8', start, start + this.#lengths[place]!), this.#routes[place])
+      else if (i % MOST_PASSED === 0) yield undefined
     }
   }
 

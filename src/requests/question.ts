@@ -78,7 +78,7 @@ export function noAnswerOf({ instance, why }: AwayInstance): string {
 export const MOST_STORIES = 100
 
 /**
- * Answers what this process knows. `records` gives the calls that are wanted; the first that match are returned. It pauses often, so
+ * Answers what this process knows. `records` gives the calls that are wanted, and undefined between those that are not; the first that match are returned. It pauses often, so
  * that it delays no calls.
  */
 export async function answerHere(
@@ -88,7 +88,12 @@ export async function answerHere(
     lately,
     now,
     instance,
-  }: { records: (wanted: Wanted) => Iterable<RequestRecord>; lately: Lately; now: EpochMs; instance: string },
+  }: {
+    records: (wanted: Wanted) => Iterable<RequestRecord | undefined>
+    lately: Lately
+    now: EpochMs
+    instance: string
+  },
 ): Promise<(RequestRow | RequestStory | LatelyRow)[]> {
   if (question.kind === 'lately') return lately.rows(now)
   const turn = new Turn()
@@ -97,7 +102,7 @@ export async function answerHere(
   const most = isOne ? MOST_STORIES : question.most
   const matches = isOne ? () => true : matcherOf(question.filter)
   for (const record of records(isOne ? { id: question.id } : { isTrouble: question.filter.isTrouble })) {
-    if (matches(record)) found.push(isOne ? storyOf(record, instance) : rowOf(record, instance))
+    if (record !== undefined && matches(record)) found.push(isOne ? storyOf(record, instance) : rowOf(record, instance))
     if (found.length >= most) break
     await turn.endIfOver()
   }

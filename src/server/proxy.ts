@@ -341,8 +341,8 @@ export class Proxy {
     this.#options.log.logger.error({ err: error, correlationId: id }, 'a call failed in the gateway itself')
   }
 
-  /** The calls of this process that are wanted: first those under way, then those that ended, the newest first. */
-  *requests(wanted: Wanted = {}): Iterable<RequestRecord> {
+  /** The calls of this process that are wanted: first those under way, then those that ended, as the history gives them. */
+  *requests(wanted: Wanted = {}): Iterable<RequestRecord | undefined> {
     const { history } = this.#options
     // The reader may pause between two calls. Both lists are taken now, so a call that ends in a pause is not listed twice. A call that
     // was recorded is in the history, though its client may still read.

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import type { EpochMs } from '../../src/time/clock.ts'
 import type { AccessLine } from '../../src/observe/log.ts'
-import { RequestHistory } from '../../src/requests/history.ts'
+import { RequestHistory, type Wanted } from '../../src/requests/history.ts'
+import { answerHere } from '../../src/requests/question.ts'
 import { type RequestRecord, unread } from '../../src/requests/story.ts'
+import { countTurns } from '../support/turns.ts'
 
 /** The text of a call takes so many bytes with all that is known of it. */
 function add(history: RequestHistory, id: number, bytes = 1_000): void {
@@ -22,8 +24,12 @@ function keep(
   history.add(whole, JSON.stringify(line), known, route)
 }
 
+function all(history: RequestHistory, wanted?: Wanted): RequestRecord[] {
+  return [...history.newest(wanted)].filter((record) => record !== undefined)
+}
+
 function idsOf(history: RequestHistory): number[] {
-  return [...history.newest()].map(({ line }) => Number(line.correlationId))
+  return all(history).map(({ line }) => Number(line.correlationId))
 }
 
 describe('the latest calls', () => {
@@ -84,14 +90,14 @@ describe('the latest calls', () => {
     for (let i = 1; i <= 100; i++) {
       keep(history, { correlationId: String(i) }, undefined, routeOf(i))
       const last = [i, i - 1, i - 2].filter((one) => one > 0)
-      expect([...history.newest()].map(({ route }) => route)).toEqual(last.map(routeOf))
+      expect(all(history).map(({ route }) => route)).toEqual(last.map(routeOf))
     }
   })
 
   it('are found by their whole id, of which several may have the same', () => {
     const history = new RequestHistory({ keep: 100, maxBytes: 1e6 })
     for (const id of ['a', 'a"b', 'é', 'aa', 'a']) keep(history, { correlationId: id })
-    const found = (id: string): unknown[] => [...history.newest({ id })].map(({ line }) => line.correlationId)
+    const found = (id: string): unknown[] => all(history, { id }).map(({ line }) => line.correlationId)
     expect(['a', 'a"b', 'é', 'b', ''].map(found)).toEqual([['a', 'a'], ['a"b'], ['é'], [], []])
   })
 
@@ -100,10 +106,10 @@ describe('the latest calls', () => {
     const texts = Array.from({ length: 200 }, (_, i) => 'aé€😀'[i % 5]!.repeat((i * 7_919) % 20_000))
     for (const reason of texts) {
       keep(history, { correlationId: 'a', reason })
-      expect([...history.newest()][0]!.line.reason).toBe(reason)
+      expect(all(history)[0]!.line.reason).toBe(reason)
     }
     expect(history.bytes).toBeLessThanOrEqual(1e6)
-    expect([...history.newest()].map(({ line }) => line.reason)).toEqual(texts.slice(-history.size).toReversed())
+    expect(all(history).map(({ line }) => line.reason)).toEqual(texts.slice(-history.size).toReversed())
   })
 
   it('may be read with pauses, in which some are dropped', () => {
@@ -128,8 +134,27 @@ describe('the latest calls', () => {
       ['delivered', '201'],
     ]
     ended.forEach(([outcome, status], i) => keep(history, { correlationId: String(i), outcome, status }))
-    const found = [...history.newest({ isTrouble: true })]
+    const found = all(history, { isTrouble: true })
     expect(found.map(({ line }) => line.correlationId)).toEqual(['5', '3', '1'])
+  })
+
+  it('are looked through over many turns of the event loop, though none of them is wanted', async () => {
+    const history = new RequestHistory({ keep: 100_000, maxBytes: 1e8 })
+    for (let i = 0; i < 100_000; i++) keep(history, { correlationId: `call-${i}` })
+    const known = {
+      records: (wanted: Wanted) => history.newest(wanted),
+      lately: history.lately,
+      now: 0 as EpochMs,
+      instance: 'one',
+    }
+    for (const question of [
+      { kind: 'find', id: 'nobody' },
+      { kind: 'list', filter: { isTrouble: true }, most: 1 },
+    ] as const) {
+      using turns = countTurns()
+      expect(await answerHere(question, known)).toEqual([])
+      expect(turns.count).toBeGreaterThan(5)
+    }
   })
 
   it('are none where none are to be kept', () => {
