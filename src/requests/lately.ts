@@ -22,7 +22,7 @@ export const SLOW_MS = 5_000
 export const LATELY_MS = 5 * 60_000
 const SPAN_MS = 10_000
 const SPANS = LATELY_MS / SPAN_MS + 1
-/** Once a span or an answer has this many rows, new rows for calls that failed name no client. */
+/** When a span or an answer has this many rows, further rows for failed calls name no client. Rows that it has count on. */
 const MOST_ROWS = 1_000
 
 /** The status of a WebSocket or a tunnel, which is never slow: it lasts as long as its client wants. */
@@ -46,11 +46,12 @@ export class Lately {
     const { upstream = '', outcome, status } = line
     const isWell = outcome === 'delivered' && status < '4'
     // The key of a call that went well is its upstream, so that no new string has to be made.
-    const isNamed = !isWell && rows.size < MOST_ROWS
-    const key = isWell ? upstream : keyOf(line, isNamed ? line.client : undefined)
-    let row = rows.get(key)
+    const ownKey = isWell ? upstream : keyOf(line, line.client)
+    let row = rows.get(ownKey)
     if (row === undefined) {
-      row = rowOf(line, { isWell, isNamed, at })
+      const isNamed = !isWell && rows.size < MOST_ROWS
+      const key = isWell || isNamed ? ownKey : keyOf(line, undefined)
+      row = rows.get(key) ?? rowOf(line, { isWell, isNamed, at })
       rows.set(key, row)
     }
     row.calls++

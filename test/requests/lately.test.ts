@@ -56,6 +56,17 @@ describe('how calls ended lately', () => {
     ])
   })
 
+  it('goes on for a client that has a row, when there are too many others', () => {
+    const lately = new Lately()
+    const fail = (client: string) => lately.count(ended({ client, outcome: 'queue_full', status: '429' }), at(0))
+    fail('busy')
+    for (let i = 0; i < 1_000; i++) fail(`client ${i}`)
+    for (let i = 0; i < 5_000; i++) fail('busy')
+    const rows = lately.rows(at(0))
+    const callsOf = (client: string | null) => rows.find((row) => row.client === client)?.calls
+    expect([callsOf('busy'), callsOf(null)]).toEqual([5_001, 1])
+  })
+
   it('names so many clients only', () => {
     const lately = new Lately()
     for (let i = 0; i < 5_000; i++)
