@@ -106,6 +106,12 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     reply.code(201).header('Location', `/v1/clients/${made.id}`)
     return withTag(reply, after, (client) => (key === undefined ? client : { ...client, key }))
   })
+  // The media type of a merge patch (RFC 7396 §4).
+  api.addContentTypeParser(
+    'application/merge-patch+json',
+    { parseAs: 'string' },
+    api.getDefaultJsonParser('error', 'error'),
+  )
   api.patch<Id>('/clients/:id', async (request, reply) => {
     const patch = request.body
     if (!isObject(patch)) throw invalid('the body must be an object')

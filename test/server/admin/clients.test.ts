@@ -323,6 +323,17 @@ describe('a client of the admin API', () => {
     expect(answer.body).not.toContain('FST_')
   })
 
+  it('is changed by a merge patch that says that it is one', async () => {
+    const { gateway } = await setUp()
+    await ask(gateway, 'POST', '/clients', { name: 'bot' })
+    const type = { 'content-type': 'application/merge-patch+json' }
+    const patched = await ask(gateway, 'PATCH', '/clients/bot', { classes: ['read'] }, type)
+    expect([patched.status, patched.json().classes]).toEqual([200, ['read']])
+    const headers = { authorization: `Bearer ${ADMIN_TOKEN}`, ...type }
+    const broken = await call(gateway.adminUrl, '/v1/clients/bot', { method: 'PATCH', headers, body: '{"classes":' })
+    expect([broken.status, broken.json().detail]).toEqual([400, 'the body is not well-formed JSON'])
+  })
+
   it('is found, changed, given keys and archived by its name as well as by its id', async () => {
     const { gateway } = await setUp()
     const { id } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
