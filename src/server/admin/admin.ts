@@ -21,7 +21,7 @@ import { adminTokens, metricsTokens, programOfThisMachine, refuseWebPages, wantL
 import type { AdminParts } from './management.ts'
 import { pageRoutes } from './page.ts'
 import { presetRoutes } from './presets.ts'
-import { AdminProblem, answerNotFound, answerProblems } from './problem.ts'
+import { AdminProblem, answerBadPath, answerNoRequest, answerNotFound, answerProblems } from './problem.ts'
 import { reloadRoute } from './reload.ts'
 import { requestRoutes } from './requests.ts'
 import { usageRoutes } from './usage.ts'
@@ -41,10 +41,13 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
     bodyLimit: LARGEST_BODY,
     routerOptions: { maxParamLength: LONGEST_PARAMETER },
     schemaController: NO_SCHEMAS,
+    frameworkErrors: answerBadPath,
+    clientErrorHandler: answerNoRequest,
   })
   // Text would be a body like any other, and refused for what it is not.
   app.removeContentTypeParser('text/plain')
   answerNotFound(app)
+  answerProblems(app, management.logger)
   app.get('/healthz', () => ({ status: 'ok' }))
   app.get('/readyz', async (_, reply) => {
     const reason = await status.notReady()
@@ -56,7 +59,6 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
   })
   app.register(async (open) => {
     const tokens = metricsTokens(admin)
-    answerProblems(open, management.logger)
     if (tokens !== undefined) wantLogIn(open, tokens, { guard, addressOf })
     else {
       // Where the port may be reached by others, a scraper calls it by whatever name it was told.
@@ -68,13 +70,11 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
     open.get('/metrics', (request, reply) => sendMetrics(request, reply, status.metrics()))
   })
   app.register(async (page) => {
-    answerProblems(page, management.logger)
     pageRoutes(page, admin, parts)
   })
   // The hook belongs to the routes. A check of the URL's text could be passed by: the router decodes `/%761/quota` to `/v1/quota`.
   app.register(
     async (api) => {
-      answerProblems(api, management.logger)
       answerNotFound(api)
       wantLogIn(api, adminTokens(admin), { guard, addressOf })
       refuseQueries(api)

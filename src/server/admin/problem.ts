@@ -1,5 +1,7 @@
-import type { FastifyError, FastifyInstance } from 'fastify'
+import type { Socket } from 'node:net'
+import type { FastifyError, FastifyInstance, FastifyReply } from 'fastify'
 import { formatPath, type Problem } from '../../config/problem.ts'
+import { STATUS_CODES } from '../../http/node-http.ts'
 import { PROBLEM_TYPE, problemDetails } from '../../http/problem.ts'
 import type { Logger } from '../../observe/log.ts'
 
@@ -56,8 +58,32 @@ export function answerProblems(api: FastifyInstance, logger: Logger): void {
   api.setErrorHandler(async (error: FastifyError | AdminProblem, _, reply) => {
     const problem = asProblem(error)
     if (problem.status >= 500) logger.error({ err: error }, 'a request to the admin API failed')
-    await reply.code(problem.status).type(PROBLEM_TYPE).send(problemBody(problem))
+    await sendProblem(reply, problem)
   })
+}
+
+/** Answers a request for whose path no route could be looked for. */
+export function answerBadPath(error: FastifyError, _: unknown, reply: FastifyReply): void {
+  void sendProblem(reply, asProblem(error))
+}
+
+/** Answers what is no HTTP, is too long, or does not come to its end. */
+export function answerNoRequest({ code }: { readonly code?: string }, socket: Socket): void {
+  const [status, detail] = NO_REQUEST[code ?? ''] ?? [400, 'this is no well-formed HTTP request']
+  const body = JSON.stringify(problemBody(new AdminProblem(status, 'INVALID_REQUEST', detail)))
+  const fields = `Content-Type: ${PROBLEM_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close`
+  if (socket.writable && code !== 'ECONNRESET')
+    socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${fields}\r\n\r\n${body}`)
+  socket.destroy()
+}
+
+const NO_REQUEST: Readonly<Record<string, [status: number, detail: string]>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not come to its end in time'],
+  HPE_HEADER_OVERFLOW: [431, 'the header of the request is larger than the admin API takes'],
+}
+
+function sendProblem(reply: FastifyReply, problem: AdminProblem): FastifyReply {
+  return reply.code(problem.status).type(PROBLEM_TYPE).send(problemBody(problem))
 }
 
 /** Answers requests below the prefix of `api` that no route is for. */
@@ -65,10 +91,7 @@ export function answerNotFound(api: FastifyInstance): void {
   api.setNotFoundHandler(async ({ method, url }, reply) => {
     const [path = ''] = url.split('?')
     const detail = `there is no ${method} ${path.slice(0, 200)} on the admin port; ${SERVED}`
-    await reply
-      .code(404)
-      .type(PROBLEM_TYPE)
-      .send(problemBody(new AdminProblem(404, 'NOT_FOUND', detail)))
+    await sendProblem(reply, new AdminProblem(404, 'NOT_FOUND', detail))
   })
 }
 
@@ -92,10 +115,15 @@ function asProblem(error: FastifyError | AdminProblem): AdminProblem {
 const FRAMEWORK: Readonly<Record<string, [code: string, detail: string]>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: [
     'UNSUPPORTED_MEDIA_TYPE',
-    'the body must be JSON, and say so: send the header Content-Type: application/json',
+    'the body must be JSON, and say so: send the header Content-Type: application/json, or for a PATCH application/merge-patch+json',
   ],
   FST_ERR_CTP_EMPTY_JSON_BODY: ['INVALID_REQUEST', 'the body is empty, though Content-Type says that it is JSON'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['INVALID_REQUEST', 'the body is not well-formed JSON'],
   FST_ERR_CTP_BODY_TOO_LARGE: ['BODY_TOO_LARGE', 'the body is larger than the admin API takes, 65536 bytes'],
+  FST_ERR_BAD_URL: [
+    'INVALID_REQUEST',
+    'the path is not well-formed: each % must be followed by two hex digits of UTF-8',
+  ],
+  FST_ERR_MAX_PARAM_LENGTH: ['INVALID_REQUEST', 'a part of the path is longer than any id or name'],
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['INVALID_REQUEST', 'the body is not as long as Content-Length says'],
 }

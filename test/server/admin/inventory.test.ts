@@ -115,6 +115,34 @@ describe('an admin port without a token', () => {
 })
 
 describe('the admin port', () => {
+  it.each([
+    ['/v1/requests/%zz', 400, 'the path is not well-formed'],
+    ['/requests/%ff', 400, 'the path is not well-formed'],
+    ['/%', 400, 'the path is not well-formed'],
+    [`/v1/clients/${'secret'.repeat(100)}`, 414, 'a part of the path is longer than any id or name'],
+    ['/v1/nothing', 404, 'there is no GET /v1/nothing'],
+  ])('answers %s with a problem, and repeats nothing of an error of its framework', async (path, status, detail) => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin }))
+    const client = await RawClient.connect(gateway.adminUrl)
+    client.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${ADMIN_TOKEN}\r\nConnection: close\r\n\r\n`)
+    const [head, body = ''] = (await client.closed()).split('\r\n\r\n')
+    expect(head).toMatch(new RegExp(`^HTTP/1.1 ${status} [^]*content-type: application/problem\\+json`))
+    expect(JSON.parse(body)).toMatchObject({ type: 'about:blank', status, detail: expect.stringContaining(detail) })
+    expect(body).not.toMatch(/secret|FST_/)
+  })
+
+  it.each([
+    ['what is no HTTP', 'nonsense\r\n\r\n', 400],
+    ['a header that is too large', `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(100_000)}\r\n\r\n`, 431],
+  ])('answers %s with a problem', async (_, text, status) => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin }))
+    const client = await RawClient.connect(gateway.adminUrl)
+    client.write(text)
+    const [head, body = ''] = (await client.closed()).split('\r\n\r\n')
+    expect(head).toMatch(new RegExp(`^HTTP/1.1 ${status} [^]*content-type: application/problem\\+json`, 'i'))
+    expect(JSON.parse(body)).toMatchObject({ type: 'about:blank', status })
+  })
+
   it('says nothing of what it is made of, and has no answer for other origins', async () => {
     const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin }))
     for (const path of ['/healthz', '/metrics', '/v1/clients', '/v1/nothing', '/nothing']) {
