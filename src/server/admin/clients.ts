@@ -7,7 +7,7 @@ import type { ManagedClients, StoredClient, StoredKey } from '../../clients/mana
 import { createKey, hashKey, keyOf } from '../../clients/keys.ts'
 import { checkScope, checkShares } from '../../config/client-problems.ts'
 import { type ClientScope, ClientScopeSchema, keyHash, keyLabel } from '../../schema/client-schema.ts'
-import type { Problem } from '../../config/problem.ts'
+import type { Path, Problem } from '../../config/problem.ts'
 import { isSame } from '../../schema/difference.ts'
 import { isObject } from '../../schema/json.ts'
 import type { Config } from '../../schema/schema.ts'
@@ -92,8 +92,10 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     if (given !== undefined && wanted !== undefined)
       throw invalid('give keys that exist, or key for a new one, not both')
     const now = clock.wall()
-    const { key, stored } = given === undefined ? newKey(wanted ?? {}, now) : { key: undefined, stored: undefined }
-    const keys = stored === undefined ? given!.map((one) => storedKey(one.hash, one, now)) : [stored]
+    const fresh = given === undefined ? newKey(wanted ?? {}, now, ['key']) : undefined
+    const keys =
+      fresh === undefined ? given!.map((one, i) => storedKey(one.hash, one, now, ['keys', i])) : [fresh.stored]
+    if (new Set(keys.map(({ hash }) => hash)).size < keys.length) throw invalid('keys has the same hash twice')
     const made: StoredClient = { id: newId('client'), name, keys, scope, createdAt: now, updatedAt: now, version: 1 }
     await clients.change(name, (before) => {
       if (before !== undefined && before.deletedAt === undefined) throw nameTaken('client')
@@ -104,7 +106,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const after = managedClient(made)
     await note(request, 'create', made, null, after)
     reply.code(201).header('Location', `/v1/clients/${made.id}`)
-    return withTag(reply, after, (client) => (key === undefined ? client : { ...client, key }))
+    return withTag(reply, after, (client) => (fresh === undefined ? client : { ...client, key: fresh.key }))
   })
   // The media type of a merge patch (RFC 7396 §4).
   api.addContentTypeParser(
@@ -144,7 +146,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     return withTag(reply, after)
   })
   api.post<Id>('/clients/:id/keys', async (request, reply) => {
-    const { key, stored } = newKey(readBody(NewKeySchema, request.body), clock.wall())
+    const { key, stored } = newKey(readBody(NewKeySchema, request.body), clock.wall(), [])
     const after = await change(request, 'create_key', (client) => ({ ...client, keys: [...client.keys, stored] }))
     return withTag(reply.code(201), after, ({ keys }) => ({ ...keys.find(({ id }) => id === stored.id), key }))
   })
@@ -200,24 +202,27 @@ function checkKeys({ name, keys }: Pick<StoredClient, 'name' | 'keys'>, clients:
   }
   for (const { hash } of keys) {
     if (known.has(hash)) throw new AdminProblem(409, 'KEY_TAKEN', 'a client has one of these keys already')
-    known.add(hash)
   }
 }
 
 type KeyFields = Static<typeof NewKeySchema>
 
-function newKey(fields: KeyFields, now: EpochMs): { key: string; stored: StoredKey } {
+function newKey(fields: KeyFields, now: EpochMs, path: Path): { key: string; stored: StoredKey } {
   const { key } = createKey()
-  return { key, stored: storedKey(hashKey(key), fields, now) }
+  return { key, stored: storedKey(hashKey(key), fields, now, path) }
 }
 
-function storedKey(hash: string, { label, expires }: KeyFields, now: EpochMs): StoredKey {
+/** `path` is where the fields stand in the body, for the error. */
+function storedKey(hash: string, { label, expires }: KeyFields, now: EpochMs, path: Path): StoredKey {
+  const end = expires === undefined ? undefined : Value.Decode(moment(''), expires)
+  if (end !== undefined && end <= now)
+    throw invalid('a new key must not have expired', [{ path: [...path, 'expires'], message: 'is in the past' }])
   return {
     id: newId('key'),
     hash,
     createdAt: now,
     ...(label === undefined ? {} : { label }),
-    ...(expires === undefined ? {} : { expires: Value.Decode(moment(''), expires) }),
+    ...(end === undefined ? {} : { expires: end }),
   }
 }
 

@@ -323,6 +323,23 @@ describe('a client of the admin API', () => {
     expect(answer.body).not.toContain('FST_')
   })
 
+  it('gets no key that has expired already, and each key once', async () => {
+    const { gateway } = await setUp()
+    const hash = hashKey('given')
+    const expired = (path: string) => ({ status: 400, errors: [{ path, message: 'is in the past' }] })
+    const make = async (body: object) => (await ask(gateway, 'POST', '/clients', { name: 'bot', ...body })).json()
+    expect(await make({ key: { expires: '2020-01-01' } })).toMatchObject(expired('key.expires'))
+    expect(await make({ keys: [{ hash, expires: '2020-01-01' }] })).toMatchObject(expired('keys[0].expires'))
+    expect(await make({ keys: [{ hash }, { hash }] })).toMatchObject({
+      status: 400,
+      detail: 'keys has the same hash twice',
+    })
+    expect(await make({ keys: [{ hash, expires: '2099-01-01' }] })).toMatchObject({ name: 'bot' })
+    const more = await ask(gateway, 'POST', '/clients/bot/keys', { expires: '2020-01-01T00:00Z' })
+    expect(more.json()).toMatchObject(expired('expires'))
+    expect((await ask(gateway, 'GET', '/clients/bot')).json().keys).toHaveLength(1)
+  })
+
   it('is changed by a merge patch that says that it is one', async () => {
     const { gateway } = await setUp()
     await ask(gateway, 'POST', '/clients', { name: 'bot' })
