@@ -170,7 +170,7 @@ function mostWaiting(row: QuotaRow, queue: readonly QueueRow[]): string {
   return most === undefined ? '' : `, ${most.waiting} of the client ${most.client}`
 }
 
-/** What is told of usage, by `about`, that nobody knows now: that it is not found does not say that it is over. */
+/** The `about` of every limit and budget whose use is unknown now. If such a cause is missing, it may still hold. */
 export function unknownUsage(limits: readonly QuotaRow[], budgets: readonly BudgetRow[]): Set<string> {
   const local = limits.filter(({ isLocal }) => isLocal)
   return new Set([
@@ -203,7 +203,8 @@ export function* usageCauses(
     const part = most === 0 ? 1 : used / most
     const level = thresholds.filter((threshold) => part >= threshold).length
     if (level === 0) return undefined
-    const what = `${Math.floor(100 * part)} % of ${about} is used: ${used} of ${most}${more}.`
+    // Amounts of money are not exact as binary fractions: 57 of 100 cents must not be 56 %.
+    const what = `${Math.floor(100 * part + 1e-9)} % of ${about} is used: ${used} of ${most}${more}.`
     const severity = part >= 1 ? 'failing' : 'warning'
     return { event: 'usage', level, severity, about, alert: 'SluiceQuotaNearlyUsed', what, todo }
   }

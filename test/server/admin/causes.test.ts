@@ -160,6 +160,19 @@ describe('calls that wait', () => {
   })
 })
 
+describe('how much of a limit is used', () => {
+  it.each([
+    [57, 100, 57],
+    [0.57, 1, 57],
+    [29, 100, 29],
+    [999, 1_000, 99],
+    [0.005, 0.01, 50],
+  ])('of %d of %d is told as %i %%', (used, most, percent) => {
+    const [cause] = [...usageCauses([limit('1m', most, used)], [], [0.1])]
+    expect(cause!.what).toBe(`${percent} % of harness/prod write per 1m is used: ${used} of ${most}.`)
+  })
+})
+
 describe('limits and budgets, while Redis is away', () => {
   it('are not told: what this gateway may not spend without it was used by nobody', async () => {
     const isLocal = true as const
