@@ -1,23 +1,51 @@
 // Keeps the page up to date. Without this script the page asks again by itself, every few seconds.
+const RETRY_MS = 5_000
 const live = document.querySelector('#live')
 const connection = document.querySelector('#connection')
-const events = new EventSource('/events')
 
-events.addEventListener('state', ({ data }) => {
+connect()
+
+function connect() {
+  const events = new EventSource('/events')
+  events.addEventListener('state', ({ data }) => show(JSON.parse(data)))
+  events.addEventListener('signed-out', () => location.assign('/sign-in'))
+  events.addEventListener('error', () => {
+    connection.textContent = 'Not connected: what is below may be old.'
+    // A browser tries again by itself where the connection was lost, but not where the answer was an error, such as too many open pages.
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS)
+  })
+}
+
+/** Replaces the sections that have changed, but for one in which a text is selected: it could not be copied any more. */
+function show(text) {
   connection.textContent = ''
-  const next = new DOMParser().parseFromString(JSON.parse(data), 'text/html')
-  const sections = [...next.querySelectorAll('section')]
+  const next = new DOMParser().parseFromString(text, 'text/html')
   const shown = [...live.querySelectorAll('section')]
-  // What did not change stays, and with it what the reader has selected or focused.
-  for (const [i, section] of sections.entries()) {
+  for (const [i, section] of [...next.querySelectorAll('section')].entries()) {
     if (shown[i] === undefined) live.append(section)
-    else if (shown[i].innerHTML !== section.innerHTML && !shown[i].contains(document.activeElement))
-      shown[i].replaceWith(section)
+    else if (shown[i].innerHTML !== section.innerHTML && !hasSelection(shown[i])) replace(shown[i], section)
   }
-})
+}
 
-events.addEventListener('signed-out', () => location.assign('/sign-in'))
+function hasSelection(section) {
+  const selection = getSelection()
+  return selection !== null && !selection.isCollapsed && selection.containsNode(section, true)
+}
 
-events.addEventListener('error', () => {
-  connection.textContent = 'Not connected: what is below may be old.'
-})
+/** The tables stay scrolled as they were. What was focused is focused again: a link by where it leads, a table by its place. */
+function replace(old, section) {
+  const scrolled = tablesOf(old).map(({ scrollLeft }) => scrollLeft)
+  const focused = old.contains(document.activeElement) ? document.activeElement : undefined
+  const place = tablesOf(old).findIndex((table) => table.contains(focused))
+  old.replaceWith(section)
+  const tables = tablesOf(section)
+  for (const [i, table] of tables.entries()) table.scrollLeft = scrolled[i] ?? 0
+  if (focused === undefined) return
+  const link = [...section.querySelectorAll('a')].find(({ href }) => href === focused.href)
+  const again = link ?? tables[place]
+  again?.focus({ preventScroll: true })
+}
+
+function tablesOf(section) {
+  return [...section.querySelectorAll('.scroll')]
+}

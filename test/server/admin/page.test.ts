@@ -330,6 +330,51 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
     expect(tab.errors).toEqual([])
   })
 
+  it('is up to date where something of it has the focus, which stays', async () => {
+    const { gateway, tab, enter } = await setUp()
+    await enter()
+    const fail = (id: string) =>
+      call(gateway.url, '/sick/x', { headers: { 'x-sluice-key': 'other', 'x-correlation-id': id } })
+    const failed = `document.querySelector('[aria-label="Calls that failed lately"]')`
+    const shown = () => tab.eval<string>(`${failed}?.innerHTML ?? ''`)
+    await fail('sick-1')
+    await expect.poll(shown).toContain('/requests/sick-1')
+    await tab.eval(`${failed}.focus()`)
+    await fail('sick-2')
+    await expect.poll(shown).toContain('/requests/sick-2')
+    expect(await tab.eval<boolean>(`document.activeElement === ${failed}`)).toBe(true)
+    await tab.eval(`${failed}.querySelector('a[href="/requests/sick-1"]').focus()`)
+    await fail('sick-3')
+    await expect.poll(shown).toContain('/requests/sick-3')
+    expect(await tab.eval<string>('document.activeElement.getAttribute("href")')).toBe('/requests/sick-1')
+  })
+
+  it('connects again after it was refused', async () => {
+    const { gateway, tab, enter } = await setUp()
+    await enter()
+    const connection = `document.querySelector('#connection').textContent`
+    const signedIn = await call(gateway.adminUrl, '/sign-in', {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      body: new URLSearchParams({ token: TOKEN }).toString(),
+    })
+    const cookie = String(signedIn.headers['set-cookie']).split(';')[0]!
+    expect(await tab.eval<string>(connection)).toBe('')
+    await tab.open('about:blank')
+    // Such as a hundred pages that others have left open.
+    const pages = new AbortController()
+    onTestFinished(() => pages.abort())
+    const open = () =>
+      fetch(`${gateway.adminUrl}/events`, { headers: { cookie }, redirect: 'error', signal: pages.signal }).then(
+        ({ status }) => status,
+      )
+    expect(await Promise.all(Array.from({ length: 101 }, open))).toContain(503)
+    await tab.open(gateway.adminUrl)
+    await expect.poll(() => tab.eval<string>(connection)).toContain('Not connected')
+    pages.abort()
+    await expect.poll(() => tab.eval<string>(connection)).toBe('')
+  })
+
   it('is of use without scripts', async () => {
     const { tab, enter } = await setUp()
     await enter()
