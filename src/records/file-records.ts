@@ -1,4 +1,5 @@
-import { mkdirSync, rmSync, statSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../time/clock.ts'
@@ -36,7 +37,7 @@ export class FileRecords<Item> implements Records<Item> {
   async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
     makeFolder(dirname(this.#path))
     const lock = `${this.#path}.lock`
-    await takeLock(lock)
+    const own = await takeLock(lock)
     try {
       const records = this.#load()
       const changed = change(records.get(name))
@@ -44,7 +45,8 @@ export class FileRecords<Item> implements Records<Item> {
       else records.set(name, changed)
       this.#save(records)
     } finally {
-      rmSync(lock, { recursive: true, force: true })
+      // Whoever took it for left behind may have one of the same name by now.
+      if (madeOf(lock) === own) rmSync(lock, { recursive: true, force: true })
     }
   }
 
@@ -86,23 +88,42 @@ function recordsIn(text: string, sort: string): Record<string, object> | undefin
 /**
  * Takes a lock that several processes may want, even in different containers. The lock is a folder, because only one of
  * all who try to make it succeeds. One that stays unchanged for long was left behind. How long is measured by a clock
- * that nobody sets: otherwise setting the clock would end locks that are held.
+ * that nobody sets: otherwise setting the clock would end locks that are held. Resolves to what tells it from later locks.
  */
-async function takeLock(lock: string): Promise<void> {
+async function takeLock(lock: string): Promise<string | undefined> {
   let seen: string | undefined
   let since = 0
   for (;;) {
     try {
       mkdirSync(lock)
-      return
+      return madeOf(lock)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
     }
-    const found = statSync(lock, { throwIfNoEntry: false })
     const now = performance.now()
-    const made = found && `${found.ino} ${found.mtimeMs}`
+    const made = madeOf(lock)
     if (made === undefined || made !== seen) [seen, since] = [made, now]
-    else if (now - since > LOCK_STALE_MS) rmSync(lock, { recursive: true, force: true })
+    else if (now - since > LOCK_STALE_MS) removeStale(lock, made)
     await pause(LOCK_LOOK_MS)
   }
+}
+
+/** Of several that find the same stale lock one moves it away, so that none removes the new lock of another. */
+function removeStale(lock: string, made: string): void {
+  const aside = `${lock}.${randomBytes(6).toString('hex')}`
+  try {
+    renameSync(lock, aside)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  // Another one was quicker, and this is its new lock.
+  if (madeOf(aside) !== made) renameSync(aside, lock)
+  else rmSync(aside, { recursive: true, force: true })
+}
+
+/** Tells one lock of a name from the next; undefined while there is none. */
+function madeOf(lock: string): string | undefined {
+  const found = statSync(lock, { throwIfNoEntry: false })
+  return found && `${found.ino} ${found.mtimeMs}`
 }

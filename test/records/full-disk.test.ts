@@ -130,6 +130,28 @@ describe('a file of records', () => {
   })
 })
 
+describe('the lock of a file of records', () => {
+  it('is left to whoever took it over, where a change took too long', async () => {
+    const dir = newFolder()
+    const lock = join(dir, 'records.json.lock')
+    await recordsIn(dir).change('a', () => {
+      // As another process does that takes it for left behind.
+      rmdirSync(lock)
+      mkdirSync(lock)
+      return { text: '' }
+    })
+    expect(readdirSync(dir)).toContain('records.json.lock')
+  })
+
+  it('is taken over when it was left behind, and nothing of it stays', async () => {
+    const dir = newFolder()
+    mkdirSync(join(dir, 'records.json.lock'))
+    await Promise.all([1, 2, 3].map((i) => recordsIn(dir).change(String(i), () => ({ text: '' }))))
+    expect(readdirSync(dir)).toEqual(['records.json'])
+    expect((await recordsIn(dir).read()).size).toBe(3)
+  })
+})
+
 describe('a file that is replaced', () => {
   it('stays as it was, with nothing beside it, where it can not be', () => {
     const dir = newFolder()
