@@ -13,8 +13,8 @@ const LOOK_EVERY_MS = 10_000
 const LOOK = `return { redis.call('HGET', KEYS[1], ARGV[1]) or '', redis.call('TIME') }`
 
 /**
- * Sets a field of a hash if it has not changed, and notifies everyone, who hear it when both are done. No field is the same as an
- * empty one. The notice comes first: if the user may not send it, the script ends there, and nothing has changed.
+ * Sets a field of a hash if it has not changed, and notifies everyone. A missing field equals an empty one. It publishes first: if that
+ * is not allowed, nothing has changed. Listeners get the notice after the script.
  */
 const CHANGE = `
   if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
@@ -131,8 +131,8 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 
   /**
-   * Returns whether it was done. If not, the field has changed meanwhile. Bytes that are no UTF-8, written by somebody else, are read
-   * as other ones, and so never compare equal: whoever tries again would do so for ever.
+   * Returns whether it was done. If not, the field has changed meanwhile. Bytes that are no UTF-8 never compare equal, because they were
+   * changed when read. A retry would never end, so this throws.
    */
   async #change(name: string, before: string, after: string): Promise<boolean> {
     const key = this.#key

@@ -36,8 +36,9 @@ export interface Wanted {
 const MOST_PASSED = 1_024
 
 /**
- * The latest calls of one process. Both their number and their size are bounded: the oldest calls make way for the newest. They are
- * kept as text outside of the heap, all but what is known of their routes. As objects they would live just long enough for the garbage collector to copy each one twice.
+ * The latest calls of one process. Both their number and their size are bounded: the oldest calls make way for the newest. Their texts
+ * are kept outside of the heap; their routes, which they share, are not. As objects the calls would live just long enough for the
+ * garbage collector to copy each of them twice.
  */
 export class RequestHistory {
   readonly #bounds: Config['requests']

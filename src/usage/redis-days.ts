@@ -12,9 +12,14 @@ const NUMBER_KEPT_MS = 7 * DAY_MS
 /**
  * Adds a batch of rows to a day, unless it was added before: a sender that got no answer sends the batch again. The number of the
  * batch is written first. If Redis then refuses a write, some rows are lost, but nothing is counted twice.
- * KEYS: the rows of the day; the number of the latest batch of this process.
- * ARGV: the number of this batch; how many rows have their own names; for how many milliseconds the rows are kept; for how many the
- * number is; then for each row its name, the name without its account, the name without its account and client, and its numbers.
+ *
+ * - KEYS[1]: the rows of the day.
+ * - KEYS[2]: the number of the latest batch of this process.
+ * - ARGV[1]: the number of this batch.
+ * - ARGV[2]: how many rows have their own names.
+ * - ARGV[3]: for how many milliseconds the rows are kept.
+ * - ARGV[4]: for how many milliseconds the number is kept.
+ * - ARGV[5] and so on, four for each row: its name, its name without the account, its name without account and client, its numbers.
  */
 const ADD = `
   if tonumber(redis.call('GET', KEYS[2]) or '0') >= tonumber(ARGV[1]) then return 0 end
