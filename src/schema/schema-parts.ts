@@ -220,9 +220,14 @@ export const moment = (description: string) =>
     .Decode(parseMoment)
     .Encode((ms) => new Date(ms).toISOString())
 
-const accessEntry = url('a host, *.host, or a URL without user, query or fragment', {
-  pattern: '^(https?://[^/?#@]+(/[^?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$',
-})
+const AN_ENTRY = 'a host, *.host, or the beginning of a URL, without "*", user, query and fragment'
+
+/** What no call can match is refused. Otherwise it would block nothing. */
+const accessEntry = Type.Refine(
+  url(AN_ENTRY, { pattern: '^(https?://[^\\s*/?#@]+(/[^*?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$' }),
+  (text) => text.includes('://') || URL.canParse(`http://${text.replace('*.', '')}`),
+  () => `must be ${AN_ENTRY}`,
+)
 
 export const networkAccess = (whose: string) =>
   Type.Optional(

@@ -411,9 +411,15 @@ defaultUpstream: ticket
       'https://h:99999/',
       'https://u@h/',
       'https://h/?q',
+      'https://h/admin/*',
+      'https://*.internal/',
+      '[::g]',
+      'a%b',
       '',
     ]) {
-      expect(problemsOf(clientWith(entry)).join(), entry).toContain('blocked[0]: must be a host, *.host, or a URL')
+      expect(problemsOf(clientWith(entry)), entry).toEqual([
+        expect.stringContaining('blocked[0]: must be a host, *.host, or the beginning of a URL, without "*"'),
+      ])
     }
   })
 
