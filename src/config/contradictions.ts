@@ -1,10 +1,10 @@
 import { isIP } from 'node:net'
 import { isLocalhost, isLoopback, isPublicAddress, withoutBrackets } from '../net/address.ts'
 import { checkClients } from './client-problems.ts'
-import { HEADER_VALUE } from '../http/fields.ts'
+import { faultOfLine, HEADER_VALUE } from '../http/fields.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
 import { accessOf, isAccessAllowed, normalHost } from '../clients/network-access.ts'
-import { checkCredentials, checkSecrets } from './credential-problems.ts'
+import { checkCredentials, checkHeaderValue, checkLines, checkSecrets } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { checkMoney } from './money-problems.ts'
 import { classesOf, EVERY_CALL } from '../schema/limits.ts'
@@ -23,6 +23,7 @@ import type { Secret } from '../schema/secret.ts'
 export function findContradictions(config: Config): Problem[] {
   const problems: Problem[] = []
   const report = (path: Path, message: string) => void problems.push({ path, message })
+  checkLines([], config, report)
   checkListeners(config, report)
   checkStore(config, report)
   checkSecrets(config.secrets, report)
@@ -31,6 +32,8 @@ export function findContradictions(config: Config): Problem[] {
   for (const [name, upstream] of Object.entries(config.upstreams)) checkUpstream(['upstreams', name], upstream, report)
   checkClients(config, report)
   checkWebhooks(config, report)
+  for (const [name, value] of Object.entries(config.telemetry.traces?.headers ?? {}))
+    checkHeaderValue(['telemetry', 'traces', 'headers', name], value, report)
   return problems
 }
 
@@ -69,12 +72,11 @@ function checkTokens({ token, tokens, metricsToken }: Config['admin'], report: R
   for (const [path, secret] of all) {
     if (secret === undefined) continue
     const text = secret.reveal()
-    if (!HEADER_VALUE.test(text))
-      report(path, 'holds a character that no header value may have, such as a line end, so nobody could send it')
+    checkHeaderValue(path, secret, report)
     // The token for metrics alone proves no call to /v1. So one value in both places does not confuse the audit trail: it is a warning.
     const owner = secret === metricsToken ? undefined : owners.get(text)
     if (owner === undefined) owners.set(text, path.join('.'))
-    else report(path, `is that of ${owner}, too, so nobody could tell them apart: give each one of its own`)
+    else report(path, `has the value of ${owner}: give each token its own`)
   }
   if (token !== undefined && Object.hasOwn(tokens, 'admin'))
     report(['admin', 'tokens', 'admin'], 'is how the audit trail names admin.token: choose another name')
@@ -229,8 +231,7 @@ function checkWebhooks({ webhooks, networkAccess }: Config, report: Report): voi
     for (const [header, value] of Object.entries(headers)) {
       if (isMadeAnew(header.toLowerCase()) || /^content-type$/i.test(header))
         report([...path, 'headers', header], 'must be the name of a header that can be added to a request')
-      if (!HEADER_VALUE.test(value.reveal()))
-        report([...path, 'headers', header], 'must be text that a header can hold')
+      checkHeaderValue([...path, 'headers', header], value, report)
     }
     checkProxy([...path, 'proxy'], proxy, report)
     checkTls([...path, 'tls'], tls, report)
@@ -280,6 +281,8 @@ function checkAccounts(path: Path, upstream: UpstreamConfig, preset: Preset | un
     if (id !== undefined && inCredential !== undefined && inCredential !== id) {
       report([...at, 'id'], 'the credential belongs to another account')
     }
+    const fault = id && faultOfLine(id)
+    if (fault !== undefined) report([...at, 'id'], fault)
     checkCredentials(at, account, report)
     if (preset?.needsAccountId === true && id === undefined && inCredential === undefined) {
       report([...at, 'id'], 'the key "id" is missing, and the credential does not carry the account')

@@ -1,7 +1,7 @@
-import { CONTROL, HEADER_VALUE } from '../http/fields.ts'
+import { faultOfHeaderValue, faultOfLine } from '../http/fields.ts'
 import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from '../schema/credential-schema.ts'
 import type { Path, Report } from './problem.ts'
-import type { Secret } from '../schema/secret.ts'
+import { Secret } from '../schema/secret.ts'
 import { faultOfKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../secrets/master-keys.ts'
 import type { AccountConfig, CredentialConfig, SecretsConfig } from '../schema/schema.ts'
@@ -17,16 +17,31 @@ function checkCredential(path: Path, credential: CredentialConfig, report: Repor
   for (const key of Object.keys(credential)) {
     if (!known.has(key)) report([...path, key], `${key} does not belong to a credential of type ${type}`)
   }
-  const { sessionToken, password } = credential
+  const { sessionToken } = credential
   const inHeader = type === 'header' || type === 'bearer' ? { value } : { sessionToken }
-  for (const [key, secret] of Object.entries(inHeader)) {
-    if (secret !== undefined && !HEADER_VALUE.test(secret.reveal()))
-      report([...path, key], 'holds a character that no header value may have, such as a line end')
-  }
-  if (password !== undefined && CONTROL.test(password.reveal()))
-    report([...path, 'password'], 'holds a control character, which no password for HTTP may have (RFC 7617)')
+  for (const [key, secret] of Object.entries(inHeader)) checkHeaderValue([...path, key], secret, report)
   checkKeys(path, credential, report)
   if (credential.next !== undefined) checkCredential([...path, 'next'], credential.next, report)
+}
+
+export function checkHeaderValue(path: Path, secret: Secret | undefined, report: Report): void {
+  const fault = secret && faultOfHeaderValue(secret.reveal())
+  if (fault !== undefined) report(path, fault)
+}
+
+/** Secrets that may have several lines, such as PEM, and URLs, of which a line end is no part. */
+const OF_LINES = new Set<string | number | undefined>(['key', 'oldKeys', 'url', 'proxy'])
+
+/** Finds line ends and other control characters in all secrets below a place. They come from files and from editors, and nothing takes them. */
+export function checkLines(path: Path, value: unknown, report: Report): void {
+  if (value instanceof Secret) {
+    const fault = path.slice(-2).some((key) => OF_LINES.has(key)) ? undefined : faultOfLine(value.reveal())
+    if (fault !== undefined) report(path, fault)
+  } else if (Array.isArray(value)) {
+    for (const [index, inner] of value.entries()) checkLines([...path, index], inner, report)
+  } else if (typeof value === 'object' && value !== null) {
+    for (const [key, inner] of Object.entries(value)) checkLines([...path, key], inner, report)
+  }
 }
 
 /** One credential, or a pool of them. */

@@ -1,5 +1,5 @@
 import { createHmac, hash } from 'node:crypto'
-import { whyNoHeaderValue } from '../http/fields.ts'
+import { whyNoHeaderValue, whyNoLine } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
@@ -47,6 +47,7 @@ export class SigV4Credential implements Credential {
       options.clock,
     )
     options.accessKeyId.whyNot = (id) => (/^\w{16,128}$/.test(id) ? undefined : 'the new value is no access key id')
+    options.secretAccessKey.whyNot = whyNoLine
     if (options.sessionToken !== undefined) options.sessionToken.whyNot = whyNoHeaderValue
   }
 

@@ -1,5 +1,5 @@
 import { decoded } from '../http/decode.ts'
-import { CONTROL, whyNoHeaderValue } from '../http/fields.ts'
+import { whyNoHeaderValue, whyNoLine } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'
@@ -68,8 +68,8 @@ export class BasicCredential extends StaticCredential {
   constructor(name: string, password: Secret, clock: Clock, username: Secret) {
     super(name, password, clock, username)
     this.#username = username
-    password.whyNot = (text) => (CONTROL.test(text) ? 'the new value holds a control character' : undefined)
-    username.whyNot = (text) => (text.includes(':') ? 'the new value holds a ":"' : password.whyNot(text))
+    password.whyNot = whyNoLine
+    username.whyNot = (text) => (text.includes(':') ? 'the new value holds a ":"' : whyNoLine(text))
   }
 
   override get version(): number {
@@ -90,6 +90,7 @@ export class QueryCredential extends StaticCredential {
   constructor(name: string, value: Secret, clock: Clock, parameter: string) {
     super(name, value, clock)
     this.#parameter = parameter
+    value.whyNot = whyNoLine
   }
 
   addTo(request: Unproven): void {

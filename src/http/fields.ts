@@ -60,11 +60,33 @@ export function onlyMember(field: Field): string | undefined {
 /** A value that every HTTP implementation sends and takes (RFC 9110 §5.5). */
 export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
 
-/** Why a secret that is sent in a header can not take a new value; undefined if it can. */
-export function whyNoHeaderValue(text: string): string | undefined {
-  return HEADER_VALUE.test(text) ? undefined : 'the new value holds a character that no header value may have'
+/** The characters that no password for HTTP may hold (RFC 7617 §2), and no other secret of one line. */
+// oxlint-disable-next-line no-control-regex -- these are what is looked for
+const CONTROL = /[\x00-\x1f\x7f]/
+
+/** What is wrong with a secret of one line; undefined if nothing is. It repeats nothing of the secret. */
+export function faultOfLine(text: string): string | undefined {
+  if (!CONTROL.test(text)) return undefined
+  return /[\r\n]$/.test(text)
+    ? 'ends with a line end, which is no part of it: leave it out (in YAML, write |- in place of |)'
+    : 'holds a control character'
 }
 
-/** The characters that a password for HTTP may not hold (RFC 7617 §2). */
-// oxlint-disable-next-line no-control-regex -- these are what is looked for
-export const CONTROL = /[\x00-\x1f\x7f]/
+/** What is wrong with a secret that is sent in a header; undefined if nothing is. */
+export function faultOfHeaderValue(text: string): string | undefined {
+  return faultOfLine(text) ?? (HEADER_VALUE.test(text) ? undefined : 'holds a character that no header value may have')
+}
+
+/** Why a secret of one line can not take a new value; undefined if it can. */
+export function whyNoLine(text: string): string | undefined {
+  return ofNewValue(faultOfLine(text))
+}
+
+/** Why a secret that is sent in a header can not take a new value; undefined if it can. */
+export function whyNoHeaderValue(text: string): string | undefined {
+  return ofNewValue(faultOfHeaderValue(text))
+}
+
+function ofNewValue(fault: string | undefined): string | undefined {
+  return fault && `the new value ${fault}`
+}

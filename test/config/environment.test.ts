@@ -57,7 +57,7 @@ describe('the environment as configuration', () => {
     ],
     [
       { HARNESS_ACCOUNT_ID: 'B', HARNESS_API_KEY: 'a\nb' },
-      'environment: HARNESS_API_KEY: holds a character that no header value may have',
+      'environment: HARNESS_API_KEY: holds a control character',
     ],
   ])('names the variable that is wrong: %o', (env, expected) => {
     expect(() => loadEnvironment(env)).toThrow(expected)

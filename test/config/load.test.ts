@@ -169,13 +169,13 @@ defaultUpstream: ticket
     ],
     ['some number of workers', `${VALID}server: { workers: all }`, 'a number from 1 to 256, or auto'],
     ['an admin port for all without a token', `${VALID}admin: { host: 0.0.0.0 }`, 'admin.token is required'],
-    ['an admin token with a line end', `${VALID}admin: { token: "a\\nb" }`, 'admin.token: holds a character'],
-    ['one of several', `${VALID}admin: { tokens: { ci: "a\\nb" } }`, 'admin.tokens.ci: holds a character'],
+    ['an admin token with a line end', `${VALID}admin: { token: "a\\nb" }`, 'admin.token: holds a control character'],
+    ['one of several', `${VALID}admin: { tokens: { ci: "a\\nb" } }`, 'admin.tokens.ci: holds a control character'],
     ['a token for metrics that no header holds', `${VALID}admin: { metricsToken: "ł" }`, 'admin.metricsToken: holds a'],
     [
       'one admin token of two people',
       `${VALID}admin: { tokens: { alice: topsecret, bob: topsecret } }`,
-      'admin.tokens.bob: is that of admin.tokens.alice, too',
+      'admin.tokens.bob: has the value of admin.tokens.alice: give each token its own',
     ],
     [
       'the name of the admin token for another one',
@@ -538,8 +538,35 @@ defaultUpstream: ticket
 
   it('refuses a credential that is no header value, without showing it', () => {
     const problems = problemsOf(VALID, { KEY: 'pat.AbCdEf.x.secret\nX-Evil: 1' }).join('\n')
-    expect(problems).toContain('credential.value: holds a character that no header value may have')
+    expect(problems).toContain('credential.value: holds a control character')
     expect(problems).not.toContain('secret')
+  })
+
+  const account = (fields: string, rest = ''): string =>
+    `upstreams: { h: { url: "https://h.example", accounts: { a: { ${fields} } } } }\n${rest}`
+  const aws = `type: sigv4, accessKeyId: ${'A'.repeat(16)}, region: r, service: s`
+
+  it.each([
+    ['credential.value', account('credential: { type: query, parameter: key, value: "${env:S}" }')],
+    ['credential.username', account('credential: { type: basic, username: "${env:S}", password: x }')],
+    ['clientId', account('credential: { type: oauth2, tokenUrl: "https://h/", clientId: "${env:S}", clientSecret: x }')],
+    ['Secret', account('credential: { type: oauth2, tokenUrl: "https://h/", clientId: x, clientSecret: "${env:S}" }')],
+    ['secretAccessKey', account(`credential: { ${aws}, secretAccessKey: "\${env:S}" }`)],
+    ['accounts.a.id', account('id: "${env:S}"')],
+    ['credentials[0].value', account('credentials: [{ name: one, value: "${env:S}" }]')],
+    ['store.password', account('', 'store: { kind: redis, url: "redis://h", password: "${env:S}" }')],
+    ['vault.token', account('', 'secrets: { vault: { url: "https://h", token: "${env:S}" } }')],
+    ['traces.headers.x', account('', 'telemetry: { traces: { headers: { x: "${env:S}" } } }')],
+    ['webhooks.w.headers.x', account('', 'webhooks: { w: { url: "https://h", headers: { x: "${env:S}" } } }')],
+  ])('refuses a secret that ends with a line end, without showing it: %s', (place, text) => {
+    for (const [end, fault] of [
+      ['\n', 'ends with a line end, which is no part of it: leave it out'],
+      ['\0x', 'holds a control character'],
+    ] as const) {
+      const problems = problemsOf(text, { S: `hidden${end}` })
+      expect(problems).toEqual([expect.stringContaining(`${place}: ${fault}`)])
+      expect(problems.join()).not.toContain('hidden')
+    }
   })
 })
 

@@ -1,5 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
+import { buildCredential } from '../../src/credentials/build.ts'
+import { Metrics } from '../../src/observe/metrics.ts'
+import { secretsIn } from '../../src/schema/secret.ts'
+import { systemClock } from '../../src/time/clock.ts'
 import { harnessConfig, newFolder, startGateway, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 
@@ -54,7 +58,7 @@ it.each([
   [{ type: 'basic', username: 'x' }, 'credential.password: the key "password" is missing'],
   [{ value: 'x', password: 'y' }, 'credential.password: password does not belong to a credential of type header'],
   [{ type: 'bearer', value: 'x', header: 'y' }, 'credential.header: header does not belong to'],
-  [{ type: 'bearer', value: 'x\ny' }, 'credential.value: holds a character that no header value may have'],
+  [{ type: 'bearer', value: 'x\ny' }, 'credential.value: holds a control character'],
   [{ type: 'basic', username: 'x', password: 'a\nb' }, 'credential.password: holds a control character'],
   [
     {
@@ -62,7 +66,7 @@ it.each([
       region: 'a',
       service: 's3',
     },
-    'credential.sessionToken: holds a character that no header value may have',
+    'credential.sessionToken: holds a control character',
   ],
   [{ value: 'x', expires: 'soon' }, 'credential.expires: must be a day such as 2027-01-31, or a time such'],
   [{ value: 'x', expires: '90' }, 'credential.expires: must be a day such as 2027-01-31, or a time such'],
@@ -102,4 +106,17 @@ describe('a credential goes to its upstream only', () => {
     for (const { headers } of upstream.seen) expect(headers.host).toBe(new URL(upstream.url).host)
     expect(other.seen).toEqual([])
   })
+})
+
+it.each([
+  { type: 'query', parameter: 'key', value: 'x' },
+  { type: 'basic', username: 'x', password: 'x' },
+  { type: 'oauth2', tokenUrl: 'https://h/', clientId: 'x', clientSecret: 'x' },
+  { type: 'sigv4', accessKeyId: 'AKIAIOSFODNN7EXAMPLE', secretAccessKey: 'x', region: 'a', service: 's3' },
+])('no secret of a credential takes a new value with a line end: %j', (credential) => {
+  const config = checkConfig(plainConfig('http://127.0.0.1', credential), 'test')
+  const own = config.upstreams['tickets']!.accounts['main']!.credential!
+  const place = { upstream: 'tickets', account: 'main', header: 'authorization', host: 'h' }
+  buildCredential(place, own, { clock: systemClock, random: Math.random, metrics: new Metrics() })
+  for (const secret of secretsIn(own)) expect(secret.whyNot('secret\n')).toMatch(/^the new value /)
 })

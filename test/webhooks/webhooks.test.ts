@@ -350,7 +350,7 @@ describe('a configuration of webhooks', () => {
     [{ url: 'https://x/', headers: { 'content-length': '1' } }, 'webhooks.ops.headers.content-length'],
     [
       { url: 'https://x/', headers: { a: 'very\nsecret' } },
-      'webhooks.ops.headers.a: must be text that a header can hold',
+      'webhooks.ops.headers.a: holds a control character',
     ],
     [{ url: 'http://10.0.0.1/', privateAddresses: 'deny' }, 'webhooks.ops.privateAddresses'],
     [{}, 'webhooks.ops'],
