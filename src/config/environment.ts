@@ -1,6 +1,8 @@
 import { checkConfig } from './load.ts'
 import { harness } from './presets/harness.ts'
 import { ConfigError, type Path, type Problem } from './problem.ts'
+import { isBlank } from '../secrets/references.ts'
+import { whyNoName } from '../schema/schema-parts.ts'
 import type { Config } from '../schema/schema.ts'
 
 const URL_NAME = 'HARNESS_BASE_URL'
@@ -20,19 +22,23 @@ export function loadEnvironment(env: NodeJS.ProcessEnv): Config | undefined {
     if (!(error instanceof ConfigError)) throw error
     throw new ConfigError(
       SOURCE,
-      error.problems.map(({ path, message }) => ({ path: variableOf(path, env), message })),
+      error.problems.map((problem) => {
+        const name = variableOf(problem.path, env)
+        // The name is no step of the path, which would hide a long one as if it held a secret.
+        return name === undefined ? problem : { path: [], message: `${name}: ${problem.message}` }
+      }),
     )
   }
 }
 
 /** The variable that a place of the described configuration comes from. */
-function variableOf(path: Path, env: NodeJS.ProcessEnv): Path {
+function variableOf(path: Path, env: NodeJS.ProcessEnv): string | undefined {
   const [, , field, account, detail] = path
-  if (field === 'url') return [URL_NAME]
-  if (field !== 'accounts' || account === undefined) return path
+  if (field === 'url') return URL_NAME
+  if (field !== 'accounts' || account === undefined) return undefined
   const name = detail === 'id' ? ID : KEY
   const suffixed = `${name}_${String(account).toUpperCase()}`
-  return [suffixed in env ? suffixed : name]
+  return suffixed in env ? suffixed : name
 }
 
 /**
@@ -44,12 +50,16 @@ function configFromEnvironment(env: NodeJS.ProcessEnv): object | undefined {
   const accounts: Record<string, object> = {}
   const problems: Problem[] = []
   for (const suffix of suffixesIn(env)) {
-    const id = env[ID + suffix]
-    const key = env[KEY + suffix]
+    const id = valueOf(ID + suffix, env)
+    const key = valueOf(KEY + suffix, env)
     const name = suffix === '' ? FIRST_ACCOUNT : suffix.slice(1).toLowerCase()
-    if (key === undefined || key === '') {
+    if (whyNoName(name) !== undefined) {
+      const variable = (key === undefined ? ID : KEY) + suffix
+      const message = `${variable}: its end names the account: it must begin with a letter or digit and have 63 characters at most`
+      problems.push({ path: [], message })
+    } else if (key === undefined) {
       problems.push({ path: [], message: `${ID}${suffix} is set, but ${KEY}${suffix} is not` })
-    } else if ((id === undefined || id === '') && harness.accountInCredential?.(key) === undefined) {
+    } else if (id === undefined && harness.accountInCredential?.(key) === undefined) {
       problems.push({
         path: [],
         message: `${KEY}${suffix} is set, but ${ID}${suffix} is not, and this key does not carry it`,
@@ -57,26 +67,32 @@ function configFromEnvironment(env: NodeJS.ProcessEnv): object | undefined {
     } else if (name in accounts) {
       problems.push({ path: [], message: `${KEY}${suffix} would be a second account named "${name}"` })
     } else {
-      accounts[name] = { ...(id ? { id } : {}), credential: { value: key } }
+      accounts[name] = { ...(id === undefined ? {} : { id }), credential: { value: key } }
     }
   }
-  const url = env[URL_NAME]
-  if (url && problems.length === 0 && Object.keys(accounts).length === 0) {
+  const url = valueOf(URL_NAME, env)
+  if (url !== undefined && problems.length === 0 && Object.keys(accounts).length === 0) {
     problems.push({ path: [], message: `${URL_NAME} is set, but ${KEY} is not` })
   }
   if (problems.length > 0) throw new ConfigError(SOURCE, problems)
   if (Object.keys(accounts).length === 0) return undefined
   return {
     defaultUpstream: 'harness',
-    upstreams: { harness: { preset: 'harness', ...(url ? { url } : {}), accounts } },
+    upstreams: { harness: { preset: 'harness', ...(url === undefined ? {} : { url }), accounts } },
   }
 }
 
 function suffixesIn(env: NodeJS.ProcessEnv): Set<string> {
   const suffixes = new Set<string>()
-  for (const [name, value] of Object.entries(env)) {
+  for (const name of Object.keys(env)) {
     const suffix = /^HARNESS_(?:ACCOUNT_ID|API_KEY)((?:_[A-Z0-9_]+)?)$/.exec(name)?.[1]
-    if (suffix !== undefined && value !== '') suffixes.add(suffix)
+    if (suffix !== undefined && valueOf(name, env) !== undefined) suffixes.add(suffix)
   }
   return suffixes
+}
+
+/** The value of a variable. One that is empty or blank counts as not set. */
+function valueOf(name: string, env: NodeJS.ProcessEnv): string | undefined {
+  const value = env[name]
+  return value === undefined || isBlank(value) ? undefined : value
 }

@@ -7,7 +7,7 @@ function accountsOf(env: NodeJS.ProcessEnv) {
 
 describe('the environment as configuration', () => {
   it('is none without its variables', () => {
-    expect(loadEnvironment({ HARNESS_BASE_URL: '', PATH: '/bin' })).toBeUndefined()
+    expect(loadEnvironment({ HARNESS_BASE_URL: ' ', HARNESS_API_KEY: '  ', PATH: '/bin' })).toBeUndefined()
   })
 
   it('serves the account of HARNESS_ACCOUNT_ID with HARNESS_API_KEY', () => {
@@ -41,6 +41,14 @@ describe('the environment as configuration', () => {
       'HARNESS_API_KEY is set, but HARNESS_ACCOUNT_ID is not, and this key does not carry it',
     ],
     [{ HARNESS_ACCOUNT_ID_X: 'A' }, 'HARNESS_ACCOUNT_ID_X is set, but HARNESS_API_KEY_X is not'],
+    [
+      { HARNESS_ACCOUNT_ID: 'A', HARNESS_API_KEY: ' \n' },
+      'environment: HARNESS_ACCOUNT_ID is set, but HARNESS_API_KEY is not',
+    ],
+    [
+      { HARNESS_ACCOUNT_ID: ' ', HARNESS_API_KEY: 'key' },
+      'environment: HARNESS_API_KEY is set, but HARNESS_ACCOUNT_ID is not, and this key does not carry it',
+    ],
     [{ HARNESS_BASE_URL: 'http://x' }, 'environment: HARNESS_BASE_URL is set, but HARNESS_API_KEY is not'],
   ])('refuses what is incomplete: %o', (env, expected) => {
     expect(() => loadEnvironment(env)).toThrow(expected)
@@ -55,9 +63,18 @@ describe('the environment as configuration', () => {
       { HARNESS_ACCOUNT_ID_X: 'B', HARNESS_API_KEY_X: 'pat.A.id.secret' },
       'environment: HARNESS_ACCOUNT_ID_X: the credential belongs to another account',
     ],
+    [{ HARNESS_ACCOUNT_ID: 'B', HARNESS_API_KEY: 'a\nb' }, 'environment: HARNESS_API_KEY: holds a control character'],
     [
-      { HARNESS_ACCOUNT_ID: 'B', HARNESS_API_KEY: 'a\nb' },
-      'environment: HARNESS_API_KEY: holds a control character',
+      { HARNESS_ACCOUNT_ID_PRODUCTION_EUROPE: 'B', HARNESS_API_KEY_PRODUCTION_EUROPE: 'pat.A.id.secret' },
+      'environment: HARNESS_ACCOUNT_ID_PRODUCTION_EUROPE: the credential belongs to another account',
+    ],
+    [
+      { [`HARNESS_API_KEY_${'X'.repeat(64)}`]: 'pat.A.id.secret' },
+      `environment: HARNESS_API_KEY_${'X'.repeat(64)}: its end names the account: it must begin with a letter or digit and`,
+    ],
+    [
+      { HARNESS_ACCOUNT_ID__X: 'A', HARNESS_API_KEY__X: 'key' },
+      'environment: HARNESS_API_KEY__X: its end names the account: it must begin with a letter or digit',
     ],
   ])('names the variable that is wrong: %o', (env, expected) => {
     expect(() => loadEnvironment(env)).toThrow(expected)

@@ -549,7 +549,10 @@ defaultUpstream: ticket
   it.each([
     ['credential.value', account('credential: { type: query, parameter: key, value: "${env:S}" }')],
     ['credential.username', account('credential: { type: basic, username: "${env:S}", password: x }')],
-    ['clientId', account('credential: { type: oauth2, tokenUrl: "https://h/", clientId: "${env:S}", clientSecret: x }')],
+    [
+      'clientId',
+      account('credential: { type: oauth2, tokenUrl: "https://h/", clientId: "${env:S}", clientSecret: x }'),
+    ],
     ['Secret', account('credential: { type: oauth2, tokenUrl: "https://h/", clientId: x, clientSecret: "${env:S}" }')],
     ['secretAccessKey', account(`credential: { ${aws}, secretAccessKey: "\${env:S}" }`)],
     ['accounts.a.id', account('id: "${env:S}"')],

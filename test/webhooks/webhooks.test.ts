@@ -348,10 +348,7 @@ describe('a configuration of webhooks', () => {
     [{ url: 'https://x/', events: ['nothing'] }, 'webhooks.ops.events'],
     [{ url: 'https://x/', thresholds: ['120%'] }, 'webhooks.ops.thresholds'],
     [{ url: 'https://x/', headers: { 'content-length': '1' } }, 'webhooks.ops.headers.content-length'],
-    [
-      { url: 'https://x/', headers: { a: 'very\nsecret' } },
-      'webhooks.ops.headers.a: holds a control character',
-    ],
+    [{ url: 'https://x/', headers: { a: 'very\nsecret' } }, 'webhooks.ops.headers.a: holds a control character'],
     [{ url: 'http://10.0.0.1/', privateAddresses: 'deny' }, 'webhooks.ops.privateAddresses'],
     [{}, 'webhooks.ops'],
   ])('is refused for %j, without its values', (webhook, problem) => {
