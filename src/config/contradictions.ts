@@ -4,7 +4,7 @@ import { checkClients } from './client-problems.ts'
 import { faultOfLine, HEADER_VALUE } from '../http/fields.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
 import { accessOf, isAccessAllowed, normalHost } from '../clients/network-access.ts'
-import { checkCredentials, checkHeaderValue, checkLines, checkSecrets } from './credential-problems.ts'
+import { checkCredentials, checkHeaderValue, checkLines, checkPlaceOfId, checkSecrets } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { checkMoney } from './money-problems.ts'
 import { classesOf, EVERY_CALL } from '../schema/limits.ts'
@@ -160,6 +160,7 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   if (Object.keys(upstream.accounts).length === 0) report([...path, 'accounts'], 'at least one account is needed')
   const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
   checkAccounts(path, upstream, preset, report)
+  checkPlaceOfId(path, upstream, report)
   const classes = classesOf(upstream)
   checkRoutes([...path, 'routes'], upstream, classes, report)
   for (const [name, most] of Object.entries(upstream.concurrency)) {

@@ -4,7 +4,7 @@ import type { Path, Report } from './problem.ts'
 import { Secret } from '../schema/secret.ts'
 import { faultOfKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../secrets/master-keys.ts'
-import type { AccountConfig, CredentialConfig, SecretsConfig } from '../schema/schema.ts'
+import type { AccountConfig, CredentialConfig, SecretsConfig, UpstreamConfig } from '../schema/schema.ts'
 import { checkAuthorities } from './tls-problems.ts'
 
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
@@ -62,6 +62,26 @@ export function checkCredentials(
     if (names.has(name)) report([...path, 'credentials', i, 'name'], 'another credential of the account has this name')
     names.add(name)
   }
+}
+
+/** Finds a header or a parameter that is to carry both the account's id and its credential. */
+export function checkPlaceOfId(path: Path, upstream: UpstreamConfig, report: Report): void {
+  const { accounts, accountHeader, accountQuery, credentialHeader, routes } = upstream
+  const credentials = Object.values(accounts)
+    .flatMap(({ credential, credentials }) => [credential ?? [], credentials ?? []].flat())
+    .flatMap((one: CredentialConfig) => [one, one.next ?? []].flat())
+  const headers = new Set([credentialHeader, ...credentials.flatMap(headersOf)].map((header) => header.toLowerCase()))
+  if (routes.some(({ credential }) => credential === 'bearer')) headers.add('authorization')
+  if (accountHeader !== undefined && headers.has(accountHeader.toLowerCase()))
+    report([...path, 'accountHeader'], 'is a header of the credential, and can not carry both: name another one')
+  if (credentials.some(({ parameter }) => parameter !== undefined && parameter === accountQuery?.name))
+    report([...path, 'accountQuery', 'name'], 'is the parameter of the credential, and can not carry both')
+}
+
+function headersOf({ type = 'header', header }: CredentialConfig): readonly string[] {
+  if (type === 'header') return header === undefined ? [] : [header]
+  if (type === 'query') return []
+  return type === 'sigv4' ? ['authorization', 'x-amz-date', 'x-amz-security-token'] : ['authorization']
 }
 
 function checkKeys(path: Path, { type, key, clientSecret, ...credential }: CredentialConfig, report: Report): void {

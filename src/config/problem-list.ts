@@ -7,6 +7,7 @@ import { type Path, pointer, type Problem } from './problem.ts'
  * key is judged, and a message about the key would be wrong, too.
  */
 const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
+  ['accountHeader', ['credentialHeader']],
   ['name', ['weights']],
   ['id', ['credential', 'credential/value']],
   ['requests', ['amount', 'concurrent']],

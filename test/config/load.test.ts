@@ -573,6 +573,41 @@ defaultUpstream: ticket
   })
 })
 
+describe('the header for the id of an account', () => {
+  const upstream = (credential: string, rest: string): string =>
+    `upstreams: { h: { url: "https://h.example", accounts: { a: { id: x, ${credential} } }, ${rest} } }`
+
+  it.each([
+    ['credential: { value: x }', 'accountHeader: Authorization'],
+    ['credential: { value: x }', 'credentialHeader: x-key, accountHeader: X-Key'],
+    ['credential: { header: X-Key, value: x }', 'accountHeader: x-key'],
+    ['credential: { value: x, next: { header: X-Key, value: x } }', 'accountHeader: x-key'],
+    ['credentials: [{ name: one, type: bearer, value: x }]', 'credentialHeader: x-key, accountHeader: authorization'],
+    [
+      'credential: { value: x }',
+      'credentialHeader: x-key, accountHeader: authorization, limits: { r: [] }, routes: [{ path: /, class: r, credential: bearer }]',
+    ],
+  ])('is none that carries the credential: %s, %s', (credential, rest) => {
+    expect(problemsOf(upstream(credential, rest))).toEqual([
+      expect.stringContaining('upstreams.h.accountHeader: is a header of the credential'),
+    ])
+  })
+
+  it('may be one that a credential would have by another type, and is not judged by a wrong one', () => {
+    const basic = 'credential: { type: basic, username: x, password: x }'
+    expect(problemsOf(upstream(basic, 'accountHeader: x-key'))).toEqual([])
+    const query = 'credential: { type: query, parameter: key, value: x }'
+    expect(problemsOf(upstream(query, 'credentialHeader: x-key, accountHeader: authorization'))).toEqual([])
+    expect(problemsOf(upstream(query, 'accountQuery: { name: key, paths: [/] }'))).toEqual([
+      expect.stringContaining('upstreams.h.accountQuery.name: is the parameter of the credential'),
+    ])
+    const wrong = problemsOf(
+      upstream('credential: { header: x-key, value: x }', 'credentialHeader: "a b", accountHeader: authorization'),
+    )
+    expect(wrong).toEqual([expect.stringContaining('credentialHeader: must be a header name')])
+  })
+})
+
 describe('a certificate', () => {
   const tls = (place: string, value: object): string => {
     const text = JSON.stringify(value)
