@@ -8,9 +8,10 @@ import {
   scopeOf,
   windowLabel,
 } from '../schema/limits.ts'
+import { METHODS } from '../http/node-http.ts'
 import { checkAmount, checkFormula, checkReserve, checkValues } from './money-problems.ts'
 import type { Preset } from './presets/preset.ts'
-import type { Path, Report } from './problem.ts'
+import { checkName, type Path, type Report } from './problem.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { checkWindow } from './window-problems.ts'
 
@@ -85,17 +86,20 @@ function checkBody(at: Path, { when }: LimitConfig, { maxBody }: UpstreamConfig,
 function checkCost(at: Path, className: string, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
   const { cost, enforce = true } = limit
   if (isByCall(cost)) return checkPrice(at, limit, cost, upstream, report)
+  const byMethod = typeof cost === 'object' && !('bytes' in cost) ? cost : {}
+  for (const method of Object.keys(byMethod))
+    checkName([...at, 'cost', method], method, [...METHODS, 'default'], 'is no HTTP method, nor `default`', report)
   const allowed = allowedBy(limit, upstream.headroom)
   if (!enforce) return
   if (allowed < 1) {
     report([...at, 'headroom'], 'the headroom leaves nothing of the limit')
   } else if (typeof cost === 'number' && cost > allowed) {
     report([...at, 'cost'], `every call would cost more than the ${allowed} units that ${span(limit)} has`)
-  } else if (typeof cost === 'object' && !('bytes' in cost)) {
-    for (const [method, units] of Object.entries(cost)) {
-      if (units > allowed) report([...at, 'cost', method], `is more than the ${allowed} units that ${span(limit)} has`)
-    }
   } else if (cost === 'route') checkRouteCosts(at, className, allowed, limit, upstream, report)
+  else {
+    for (const [method, units] of Object.entries(byMethod))
+      if (units > allowed) report([...at, 'cost', method], `is more than the ${allowed} units that ${span(limit)} has`)
+  }
 }
 
 /** Finds prices that can't be computed, and reservations that can never be made. */

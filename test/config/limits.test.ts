@@ -119,6 +119,10 @@ describe('limits in a configuration', () => {
     ['{ requests: 9, window: 1s, headroom: 50%, cost: 5 }', 'cost: every call would cost more than the 4 units'],
     ['{ requests: 5, window: 1s, cost: { PUT: 6 } }', 'cost.PUT: is more than the 5 units that 1s has'],
     [
+      '{ requests: 9, window: 1s, enforce: false, cost: { POTS: 5, default: 1 } }',
+      'limits.read[0].cost.POTS: is no HTTP method, nor `default`; did you mean "POST"?',
+    ],
+    [
       '{ requests: 5, window: 1s, cost: route }',
       'c:5:52: routes[0].cost: is more than the 5 units that 1s of the read limit has',
     ],
