@@ -87,7 +87,7 @@ export function parseConfig(
   const placesOf = (scalars: Iterable<Scalar>): Set<string> =>
     new Set([...scalars].flatMap((scalar) => (paths.get(scalar) ?? []).map(pointer)))
   const { config, problems } = validate(raw, {
-    problems: [...unresolved.keys(), ...lostNames(document)],
+    problems: [...unresolved.keys()],
     whole: placesOf(whole),
     unresolved: placesOf(unresolved.values()),
   })
@@ -203,20 +203,6 @@ function rememberOrigins(
       value.replace(value.reveal(), found.next, found.nextExpiresAt)
     }
   }
-}
-
-/** Finds keys that the schema library drops without a word. */
-function lostNames(document: Document): Problem[] {
-  const problems: Problem[] = []
-  visit(document, {
-    Pair(_, pair, ancestors) {
-      const name = isScalar(pair.key) ? pair.key.value : undefined
-      if (name !== 'constructor' && name !== 'prototype') return
-      const message = `"${name}" is no valid name: it means something else in JavaScript`
-      problems.push({ path: pathOf(pair, ancestors), message })
-    },
-  })
-  return problems
 }
 
 /** What is known of references before the rest is checked. The places are those of the file. */

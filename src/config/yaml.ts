@@ -115,7 +115,10 @@ const LAST: { readonly [Code in yaml.YAMLError['code']]?: (message: string) => s
 const COLON = 'write "key: value", indent alike, and put quotes around a text with ": " in it'
 const STRAY = 'a bracket or quote is missing or too many, or a text with special characters needs quotes'
 
-/** Finds keys that occur twice in a mapping, of which only the last would count, and keys that are no scalars. */
+/** Names that the schema library drops, or stumbles over. */
+const LOST = new Set(['__proto__', 'constructor', 'prototype'])
+
+/** Finds keys that occur twice in a mapping, of which only the last would count, and those that can be no names. */
 function keyFaults(document: yaml.Document, lines: yaml.LineCounter): Fault[] {
   const faults: Fault[] = []
   yaml.visit(document, {
@@ -131,6 +134,10 @@ function keyFaults(document: yaml.Document, lines: yaml.LineCounter): Fault[] {
         const name = String(key.value)
         const offset = key.range?.[0] ?? 0
         const before = first.get(name)
+        if (LOST.has(name)) {
+          const message = `"${name}" is no valid name: it means something else in JavaScript`
+          faults.push({ offset, message, path: pathOf(pair, [...ancestors, map]) })
+        }
         if (name === '<<')
           faults.push({ offset, message: 'YAML 1.2 has no merge key "<<": write out what it stands for' })
         if (before === undefined) first.set(name, offset)

@@ -85,6 +85,17 @@ it('names a key that is given twice with both lines, wherever it stands', () => 
   ])
 })
 
+it.each(['__proto__', 'constructor', 'prototype'])('refuses %s as a key, wherever it stands', (name) => {
+  const problem = (place: string) =>
+    `f:9:${place}.${name}: "${name}" is no valid name: it means something else in JavaScript`
+  for (const [rest, place] of [
+    [`webhooks: { a: { url: "https://h", headers: { ${name}: x } } }`, '47: webhooks.a.headers'],
+    [`clients: { a: { tokens: [{ issuer: x, claims: { ${name}: x } }] } }`, '49: clients.a.tokens[0].claims'],
+    [`server: { ${name}: x }`, '11: server'],
+  ] as const)
+    expect(problemsOf(`${fileWith('"${env:KEY}"')}${rest}`)).toEqual([problem(place)])
+})
+
 describe('a mistake in YAML', () => {
   it.each([
     ['a tab', fileWith('x').replace('    url', '\turl'), 'f:3:1: a tab can not indent: use spaces'],
