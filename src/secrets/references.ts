@@ -112,7 +112,8 @@ export function lookUpWith(
     const { kind, name } = reference
     switch (kind) {
       case 'env': {
-        const value = env[name]
+        // `valueOf` and its like are inherited, and no variables.
+        const value = Object.hasOwn(env, name) ? env[name] : undefined
         if (value === undefined) return { problem: `the environment variable ${name} is not set` }
         return { text: value }
       }

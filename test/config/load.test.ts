@@ -918,6 +918,13 @@ describe('references in a configuration', () => {
     ])
   })
 
+  it.each(['valueOf', 'toString', '__proto__'])('find no %s that the environment inherits', (name) => {
+    for (const env of [{ KEY: 'k' }, { ...process.env, KEY: 'k' }])
+      expect(problemsOf(VALID.replace('id: AbCdEf', `id: "\${env:${name}}"`), env)).toEqual([
+        expect.stringContaining(`prod.id: the environment variable ${name} is not set`),
+      ])
+  })
+
   it('may stand for a port', () => {
     const config = parseConfig(`${VALID}server: { port: "\${env:PORT}" }`, { env: { KEY: 'k', PORT: '8181' } })
     expect(config.server.port).toBe(8181)
