@@ -41,8 +41,8 @@ export function explain(
   root: object = ConfigSchema,
   written: 'yaml' | 'json' = 'yaml',
 ): Problem[] {
-  // This is the error of one alternative. The union reports its own, with what it expects.
-  if (/\/anyOf\/\d+/.test(error.schemaPath)) return []
+  // One alternative, whose union reports its own error with what it expects; or a key that is reported a second time, by its name.
+  if (/\/anyOf\/\d+|\/propertyNames$/.test(error.schemaPath)) return []
   const path = parsePointer(error.instancePath)
   const schema = Value.Pointer.Get(root, error.schemaPath.slice(1)) as Record<string, unknown> | undefined
   switch (error.keyword) {
@@ -73,9 +73,9 @@ export function explain(
       return [{ path, message: `must be one of ${allowed.join(', ')}${closest(String(given), allowed)}` }]
     }
     case 'minItems':
-      return [{ path, message: 'must not be an empty list' }]
     case 'minProperties':
-      return [{ path, message: 'must not be an empty mapping' }]
+    case 'minLength':
+      return [{ path, message: `must not be an empty ${EMPTY[error.keyword]}` }]
     case 'minimum':
     case 'maximum':
       return [
@@ -92,10 +92,6 @@ export function explain(
     }
     case '~refine':
       return [{ path, message: error.message }]
-    case 'pattern':
-      // Under propertyNames the same key is reported a second time, by its name.
-      if (error.schemaPath.endsWith('/propertyNames')) return []
-      return [{ path, message: expectation(schema, error) }]
     default: {
       const given = Value.Pointer.Get(config, error.instancePath)
       const key = String(path.at(-1))
@@ -105,6 +101,9 @@ export function explain(
     }
   }
 }
+
+/** Where a least number is required, it is one. */
+const EMPTY = { minItems: 'list', minProperties: 'mapping', minLength: 'text' } as const
 
 /** Whether a key may contain a secret. YAML reads `value:pat.x`, without a space, as one key. A long key may itself be a secret. */
 export function mayHoldSecret(key: string): boolean {

@@ -16,10 +16,16 @@ export const DisguiseSchema = object(
       Type.Array(Type.String(), { minItems: 1, description: 'Only answers to calls of these classes. Default: all.' }),
     ),
     header: Type.Optional(
-      Type.Record(Type.String(), Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })]), {
-        description: 'Response headers and their values, or lists of values; capitals do not matter.',
-        propertyNames: HEADER_NAMES,
-      }),
+      Type.Record(
+        Type.String(),
+        Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })], {
+          expected: 'a text, or a list of texts',
+        }),
+        {
+          description: 'Response headers and their values, or lists of values; capitals do not matter.',
+          propertyNames: HEADER_NAMES,
+        },
+      ),
     ),
     body: Type.Optional(
       Type.Record(

@@ -155,8 +155,7 @@ export const hidden = (text: Type.TString) =>
     .Decode((text) => new Secret(text))
     .Encode(() => '[redacted]')
 
-export const secret = (description: string) =>
-  hidden(Type.String({ minLength: 1, expected: 'a text that is not empty', description }))
+export const secret = (description: string) => hidden(text(description))
 
 /** The name of a parameter, which is written into the query as it is. */
 export const queryParameter = (description = 'Its name.') =>

@@ -252,6 +252,18 @@ defaultUpstream: ticket
       `${VALID}store: { kind: redis, url: "redis://h", master: x }`,
       'store.master: master belongs to sentinels',
     ],
+    ['an account with an empty id', VALID.replace('AbCdEf', '""'), 'accounts.prod.id: must not be an empty text'],
+    ['an empty list', `${VALID}clients: { a: { classes: [] } }`, 'clients.a.classes: must not be an empty list'],
+    [
+      'an empty mapping',
+      `${VALID}clients: { a: { tokens: [{ issuer: x, claims: {} }] } }`,
+      'claims: must not be an empty m',
+    ],
+    [
+      'a header of a refusal that is a number',
+      `${VALID}    throttle: { when: [{ header: { x: 5 } }] }`,
+      'when[0].header.x: must be a text, or a list of texts',
+    ],
     ['a client certificate without its key', `${VALID}    tls: { cert: x }`, 'cert and key go together'],
   ])('refuses %s', (_, text, expected) => {
     expect(problemsOf(text).join('\n')).toContain(expected)

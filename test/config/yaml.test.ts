@@ -126,7 +126,7 @@ describe('a mistake in YAML', () => {
     ['a template', blockWith('{{ topsecret }}'), 'f:8:19: a mapping or a list is no key: put quotes around'],
     ['a merge key', fileWith('x').replace('    queue:', '    <<:'), 'f:8:5: YAML 1.2 has no merge key "<<"'],
     ['a missing space', fileWith('x').replace('url: https://tri.example', 'url:x'), 'write "key: value"'],
-    ['a comment for a text', blockWith('#topsecret'), 'value: must be a text that is not empty; nothing stands here'],
+    ['a comment for a text', blockWith('#topsecret'), 'value: must be a text; nothing stands here'],
     ['a number for a text', blockWith('0123'), 'f:8:18: upstreams.tri.accounts.main.credential.value: must be a'],
   ])('is one problem: %s', (_, text, expected) => {
     const problems = problemsOf(text)
