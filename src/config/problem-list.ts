@@ -20,7 +20,6 @@ const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
   ['clientSecret', ['key']],
   ['keyId', ['key']],
   ['algorithm', ['key']],
-  ['cert', ['key']],
   ['clientAuth', ['clientSecret']],
   ['oldKeys', ['key']],
   ['token', ['roleId']],

@@ -1,6 +1,7 @@
-import { X509Certificate } from 'node:crypto'
+import { type KeyObject, X509Certificate } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
 import type { ListenerTls, UpstreamConfig } from '../schema/schema.ts'
+import { parsePrivateKey } from '../credentials/signing-key.ts'
 import type { Secret } from '../schema/secret.ts'
 import type { Path, Report } from './problem.ts'
 
@@ -24,10 +25,21 @@ export function checkTls(path: Path, tls: UpstreamConfig['tls'], report: Report)
 }
 
 function checkKeyPair(path: Path, { cert, key }: { cert: string; key: Secret }, report: Report): void {
+  const isCertificate = isPemOfCertificates(cert)
+  if (!isCertificate) report([...path, 'cert'], `is no PEM of a certificate${REMEDY}`)
+  let privateKey: KeyObject
+  try {
+    privateKey = parsePrivateKey(key.reveal())
+  } catch (error) {
+    return report([...path, 'key'], (error as Error).message)
+  }
+  if (!isCertificate) return
+  if (!new X509Certificate(cert).checkPrivateKey(privateKey))
+    return report([...path, 'key'], 'is not the key of the first certificate in cert')
   try {
     createSecureContext({ cert, key: key.reveal() })
-  } catch {
-    report([...path, 'cert'], `cert and key are no PEM of a certificate and its private key${REMEDY}`)
+  } catch (error) {
+    report([...path, 'cert'], `can not be used for TLS (${(error as NodeJS.ErrnoException).code})`)
   }
 }
 

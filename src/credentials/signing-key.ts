@@ -14,7 +14,12 @@ export function parsePrivateKey(pem: string): KeyObject {
   try {
     return createPrivateKey(pem)
   } catch {
-    throw new Error('this is no private key in PEM form, or one that has a password')
+    const isEncrypted = /^(-----BEGIN ENCRYPTED |Proc-Type: 4,ENCRYPTED)/m.test(pem)
+    throw new Error(
+      isEncrypted
+        ? 'is a private key with a password: take that off, as `openssl pkey -in key.pem -out plain.pem` does'
+        : 'is no PEM of a private key: to read a file, write ${file:/path}',
+    )
   }
 }
 

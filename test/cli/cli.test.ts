@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { rootCertificates } from 'node:tls'
 import { afterAll, describe, expect, it } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
@@ -138,7 +139,7 @@ describe('without the secrets that a configuration refers to', () => {
           prod: { credential: { value: '${env:HARNESS_KEY}' } },
           staging: { id: 'b', credential: { value: '${file:/run/secrets/none}' } },
         },
-        tls: { key: '${file:/run/secrets/key}', cert: 'x' },
+        tls: { key: '${file:/run/secrets/key}', cert: rootCertificates[0] },
       },
       other: {
         url: '${env:OTHER_URL}',

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { generateKeyPairSync } from 'node:crypto'
 import { rootCertificates } from 'node:tls'
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
@@ -665,15 +666,30 @@ describe('a certificate', () => {
   it.each(authorities.slice(0, -1))('and a key that are none are refused, without being shown: %s', (place) => {
     const problems = problemsOf(tls(place, { ca: good, cert: '/tmp/c.pem', key: 'hidden' }))
     expect(problems).toEqual([
-      expect.stringContaining(`: ${place}.cert: cert and key are no PEM of a certificate and its`),
+      expect.stringContaining(`: ${place}.cert: is no PEM of a certificate: to read a file`),
+      expect.stringContaining(`: ${place}.key: is no PEM of a private key: to read a file`),
     ])
     expect(problems.join()).not.toContain('hidden')
+  })
+
+  it('and its key are told apart: which of them is wrong, and whether they fit', () => {
+    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+    const keyIn = (type: 'pkcs1' | 'pkcs8', options = {}) => privateKey.export({ type, format: 'pem', ...options })
+    const locked = { cipher: 'aes-256-cbc', passphrase: 'x' }
+    for (const [cert, key, problem] of [
+      [good, keyIn('pkcs8'), 'key: is not the key of the first certificate in cert'],
+      ['x', keyIn('pkcs8'), 'cert: is no PEM of a certificate: to read a file'],
+      [good, good, 'key: is no PEM of a private key: to read a file'],
+      [good, keyIn('pkcs8', locked), 'key: is a private key with a password: take that off'],
+      [good, keyIn('pkcs1', locked), 'key: is a private key with a password: take that off'],
+    ])
+      expect(problemsOf(tls('server.tls', { cert, key }))).toEqual([expect.stringContaining(`server.tls.${problem}`)])
   })
 
   it('that is none proves no client', () => {
     const problems = problemsOf(tls('server.tls', { cert: 'x', key: 'hidden', clientCa: 'junk' }))
     expect(problems.join('\n')).toContain('server.tls.clientCa: is no PEM of a certificate')
-    expect(problems.join('\n')).toContain('server.tls.cert: cert and key are no PEM')
+    expect(problems.join('\n')).toContain('server.tls.cert: is no PEM of a certificate')
     expect(problems.join()).not.toContain('hidden')
   })
 

@@ -517,7 +517,7 @@ it.each([
 it.each([
   [{ clientSecret: undefined }, 'either clientSecret or key proves the client'],
   [{ key: 'no-key-secret' }, 'either clientSecret or key proves the client'],
-  [{ clientSecret: undefined, key: 'no-key-secret' }, 'key: this is no private key in PEM form'],
+  [{ clientSecret: undefined, key: 'no-key-secret' }, 'key: is no PEM of a private key'],
   [{ keyId: 'x' }, 'keyId: keyId belongs to key'],
   [{ tokenUrl: 'ftp://x' }, 'tokenUrl: must be an http:// or https:// URL'],
 ])('what an oauth2 credential can not be is an error: %j', (change, expected) => {

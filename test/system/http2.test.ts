@@ -464,7 +464,7 @@ describe('a port with TLS', () => {
   it('is not opened with a certificate and a key that do not belong together', () => {
     const tls = { cert: certificates.read('localhost.pem'), key: certificates.read('ca.key') }
     const config = harnessConfig('http://x', {}, { server: { port: 0, tls } })
-    expect(() => checkConfig(config, 'test')).toThrow('server.tls.cert: cert and key')
+    expect(() => checkConfig(config, 'test')).toThrow('server.tls.key: is not the key of the first certificate in cert')
   })
 })
 
