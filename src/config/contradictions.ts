@@ -14,6 +14,7 @@ import { checkName, didYouMean, type Path, type Problem, type Report } from './p
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import { checkListenerTls, checkTls } from './tls-problems.ts'
 import { whyNoProxy } from '../schema/proxy.ts'
+import { hasPort } from '../schema/schema-parts.ts'
 import type { Secret } from '../schema/secret.ts'
 
 /**
@@ -221,7 +222,7 @@ function checkWebhooks({ webhooks, networkAccess }: Config, report: Report): voi
   for (const [name, { url, headers = {}, proxy, privateAddresses, tls }] of Object.entries(webhooks)) {
     const path = ['webhooks', name]
     const text = url.reveal()
-    const isUrl = URL.canParse(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).username === ''
+    const isUrl = hasPort(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).username === ''
     if (!isUrl)
       report([...path, 'url'], 'must be an http:// or https:// URL without user; headers may hold what proves us')
     else {

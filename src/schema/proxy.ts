@@ -1,4 +1,5 @@
 import { isDecodable } from '../http/decode.ts'
+import { hasPort } from './schema-parts.ts'
 import type { Secret } from './secret.ts'
 
 /** Says where a proxy is, and how to log in to it, each time that it is asked: its secret may change meanwhile. */
@@ -16,7 +17,7 @@ export function whyNoProxy(text: string): string | undefined {
 }
 
 function isProxyUrl(text: string): boolean {
-  if (!URL.canParse(text)) return false
+  if (!hasPort(text)) return false
   const { protocol, pathname, search, hash, username, password } = new URL(text)
   if (!isDecodable(username + password)) return false
   return /^https?:$/.test(protocol) && pathname === '/' && search === '' && hash === ''

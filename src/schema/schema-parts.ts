@@ -184,12 +184,12 @@ export const addedHeader = (description: string, options: object = {}) =>
 
 /**
  * A URL. One that the pattern accepts and `URL` does not, such as one with port 99999 or a stray "%", would fail only
- * when it is used.
+ * when it is used. So would one with port 0.
  */
 export const url = (expected: string, options: object) =>
   Type.Refine(
     Type.String({ ...options, expected }),
-    (text) => !text.includes('://') || (URL.canParse(text) && isDecodable(text)),
+    (text) => !text.includes('://') || (isDecodable(text) && hasPort(text)),
     () => `must be ${expected}`,
   )
 
@@ -202,7 +202,18 @@ export const httpUrl = (description: string) =>
 export const port = (description: string, defaultValue: number) =>
   Type.Integer({ minimum: 0, maximum: 65_535, default: defaultValue, description })
 
-export const hostAndPort = Type.String({ pattern: '^(\\[[^\\]]+\\]|[^\\s:]+):\\d{1,5}$', expected: 'host:port' })
+/** Whether a text is a URL that one can connect to, as far as its port goes. */
+export function hasPort(text: string): boolean {
+  return URL.canParse(text) && new URL(text).port !== '0'
+}
+
+const HOST_AND_PORT = 'host:port, with a port from 1 to 65535'
+
+export const hostAndPort = Type.Refine(
+  Type.String({ pattern: '^(\\[[^\\]]+\\]|[^\\s:/?#@]+):\\d{1,5}$', expected: HOST_AND_PORT }),
+  (text) => hasPort(`http://${text}`),
+  () => `must be ${HOST_AND_PORT}`,
+)
 
 export const moment = (description: string) =>
   Type.Codec(

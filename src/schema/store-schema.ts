@@ -69,7 +69,13 @@ export const StoreSchema = object(
     ...PLACE,
     cluster: Type.Optional(Type.Array(hostAndPort, { minItems: 1, description: 'host:port of cluster nodes.' })),
     ...LOGIN,
-    prefix: Type.String({ default: 'sluice', description: 'Beginning of every key in Redis.' }),
+    // Braces would be taken for those that say which node of a cluster has the key.
+    prefix: Type.String({
+      pattern: '^[^{}]*$',
+      expected: 'a text without "{" and "}"',
+      default: 'sluice',
+      description: 'Beginning of every key in Redis.',
+    }),
     commandTimeout: duration('Longest wait for an answer of Redis.', { default: '50ms' }),
     onOutage: Type.Enum(['lease', 'closed', 'open'], {
       default: 'lease',

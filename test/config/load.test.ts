@@ -197,6 +197,20 @@ defaultUpstream: ticket
       `${VALID}store: { kind: redis, url: "redis://x:99999" }`,
       'url: must be a redis',
     ],
+    ['a URL with port 0', `${VALID}    url: "https://h:0/x"`, 'harness.url: must be an http:// or https:// URL'],
+    ['a proxy with port 0', `${VALID}    proxy: "http://h:0"`, 'harness.proxy: must be the URL of a proxy'],
+    ['a Redis with port 0', `${VALID}store: { kind: redis, url: "redis://h:0" }`, 'store.url: must be a redis'],
+    ['a webhook with port 0', `${VALID}webhooks: { a: { url: "http://h:0" } }`, 'webhooks.a.url: must be an http://'],
+    ...['127.0.0.1:99999', 'a:0', 'a:00', '[zz]:1', 'a/b:1'].map((place): [string, string, string] => [
+      `a node of Redis at ${place}`,
+      `${VALID}store: { kind: redis, cluster: ["${place}"] }`,
+      'store.cluster[0]: must be host:port, with a port from 1 to 65535',
+    ]),
+    [
+      'a brace in the keys of Redis',
+      `${VALID}store: { kind: redis, url: "redis://h", prefix: "{}" }`,
+      'store.prefix: must be a text without',
+    ],
     ['a sentinel without a port', `${VALID}store: { kind: redis, sentinels: [x] }`, 'sentinels[0]: must be host:port'],
     [
       'a value of a price with a hyphen',
