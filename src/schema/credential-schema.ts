@@ -61,7 +61,7 @@ const FIELDS = {
   ),
   tokenUrl: Type.Optional(
     url('an http:// or https:// URL without user or fragment', {
-      pattern: '^https?://[^/?#@]+(/[^#]*)?$',
+      pattern: '^https?://[^\\s\\\\/?#@]+(/[^\\s\\\\#]*)?$',
       description: 'For oauth2: the token endpoint.',
     }),
   ),

@@ -195,7 +195,7 @@ export const url = (expected: string, options: object) =>
 
 export const httpUrl = (description: string) =>
   url('an http:// or https:// URL without user, query or fragment', {
-    pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
+    pattern: '^https?://[^\\s\\\\/?#@]+(/[^\\s\\\\?#]*)?$',
     description,
   })
 
@@ -234,7 +234,7 @@ const AN_ENTRY = 'a host, *.host, or the beginning of a URL, without "*", user, 
 
 /** What no call can match is refused. Otherwise it would block nothing. */
 const accessEntry = Type.Refine(
-  url(AN_ENTRY, { pattern: '^(https?://[^\\s*/?#@]+(/[^*?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$' }),
+  url(AN_ENTRY, { pattern: '^(https?://[^\\s*\\\\/?#@]+(/[^\\s*\\\\?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$' }),
   (text) => text.includes('://') || URL.canParse(`http://${text.replace('*.', '')}`),
   () => `must be ${AN_ENTRY}`,
 )

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { duration, flag, HEADER_NAMES, object, percent, record, secret, url } from './schema-parts.ts'
+import { duration, flag, HEADER_NAMES, httpUrl, object, percent, record, secret } from './schema-parts.ts'
 
 export const TelemetrySchema = object(
   {
@@ -7,11 +7,9 @@ export const TelemetrySchema = object(
       object(
         {
           endpoint: Type.Optional(
-            url('an http:// or https:// URL without user, query or fragment', {
-              pattern: '^https?://[^\\s/?#@]+(/[^\\s?#]*)?$',
-              description:
-                'Where a collector receives OTLP over HTTP, such as http://127.0.0.1:4318; /v1/traces is added if the path does not end so. Default: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT, then http://localhost:4318.',
-            }),
+            httpUrl(
+              'Where a collector receives OTLP over HTTP, such as http://127.0.0.1:4318; /v1/traces is added if the path does not end so. Default: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT, then http://localhost:4318.',
+            ),
           ),
           headers: Type.Record(Type.String(), secret('Its value.'), {
             default: {},

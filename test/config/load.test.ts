@@ -197,6 +197,16 @@ defaultUpstream: ticket
       `${VALID}store: { kind: redis, url: "redis://x:99999" }`,
       'url: must be a redis',
     ],
+    ...['https://h /x', 'https://h/a b', 'https://h/a\\\\b', 'https://h\\\\b'].flatMap(
+      (url): [string, string, string][] => [
+        [`the URL ${url}`, `${VALID}    url: "${url}"`, 'harness.url: must be an http:// or https:// URL'],
+        [
+          `the token endpoint ${url}`,
+          VALID.replace('{ value: ', `{ type: oauth2, tokenUrl: "${url}", clientId: x, clientSecret: `),
+          'tokenUrl: must be an http:// or https:// URL',
+        ],
+      ],
+    ),
     ['a URL with port 0', `${VALID}    url: "https://h:0/x"`, 'harness.url: must be an http:// or https:// URL'],
     ['a proxy with port 0', `${VALID}    proxy: "http://h:0"`, 'harness.proxy: must be the URL of a proxy'],
     ['a Redis with port 0', `${VALID}store: { kind: redis, url: "redis://h:0" }`, 'store.url: must be a redis'],
