@@ -258,12 +258,13 @@ export const method = Type.Refine(
   () => 'must be an HTTP method that a server can receive, such as GET',
 )
 
-export const ROUTE_PATH = '^/([^{}*?#]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$'
+/** Calls are compared without parameters (`;…`), and those with dot segments are refused: a path that has them would match none. */
+export const ROUTE_PATH = '^(?!.*/(\\.|%2[Ee]){1,2}(/|$))/([^{}*?#;]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$'
 
 export const routePath = Type.String({
   pattern: ROUTE_PATH,
   description:
     'Path below the upstream’s URL; `{name}` stands for one segment or a part of it, a final `*` for the rest. `/admin/*` takes `/admin`, too, where it stands in paths of a client, and not where it is a route.',
   expected:
-    'a path that begins with "/", without query, with "*" only at its end, not behind "}", and braces only as {name}',
+    'a path that begins with "/", without query, ";" and the segments "." and "..", with "*" only at its end, not behind "}", and braces only as {name}',
 })

@@ -379,9 +379,17 @@ defaultUpstream: ticket
     '/a/{}',
     '/a/{x/y}',
     'a',
-  ])('refuses the route path %s', (path) => {
+    '/g;x',
+    '/a;v=1/b',
+    '/a/../b',
+    '/a/./b',
+    '/..',
+    '/a/%2e%2E/b',
+    '/a/.%2e',
+  ])('refuses the route path %s, and the same path of a client', (path) => {
     const problems = problemsOf(`${VALID}    routes: [{ path: "${path}", class: read }]`)
     expect(problems.join()).toContain('routes[0].path: must be a path that begins with "/"')
+    expect(problemsOf(`${VALID}clients: { a: { paths: ["${path}"] } }`).join()).toContain('a.paths[0]: must be a path')
   })
 
   it.each(['FOO', '[GET, FOO]'])('refuses a route for %s, which is no method that can be received', (method) => {
@@ -410,15 +418,25 @@ defaultUpstream: ticket
     expect(both).toEqual([])
   })
 
-  it.each(['/', '/*', '/a/b*', '/a/{x}/*', '/a/{x}(y', '/a/{x}(^(a+)+$)', '/v1/{x}:stop', '/a/{x}{y}', '/a(b):c/%zz'])(
-    'takes the route path %s, and a table can be made of it',
-    (path) => {
-      const text = `${VALID}    routes: [{ path: "${path}", class: read }]`
-      const { routes } = parseConfig(text, { env: { KEY: 'pat.AbCdEf.id.secret' } }).upstreams['harness']!
-      const layer = routes.map(({ path, class: name }) => ({ path, rule: { class: name } }))
-      expect(() => new RouteTable({ layers: [layer], classify: classifyByMethod })).not.toThrow()
-    },
-  )
+  it.each([
+    '/',
+    '/*',
+    '/a/b*',
+    '/a/{x}/*',
+    '/a/{x}(y',
+    '/a/{x}(^(a+)+$)',
+    '/v1/{x}:stop',
+    '/a/{x}{y}',
+    '/a(b):c/%zz',
+    '/...',
+    '/.well-known/a..b',
+    '/a%3Bb',
+  ])('takes the route path %s, and a table can be made of it', (path) => {
+    const text = `${VALID}    routes: [{ path: "${path}", class: read }]`
+    const { routes } = parseConfig(text, { env: { KEY: 'pat.AbCdEf.id.secret' } }).upstreams['harness']!
+    const layer = routes.map(({ path, class: name }) => ({ path, rule: { class: name } }))
+    expect(() => new RouteTable({ layers: [layer], classify: classifyByMethod })).not.toThrow()
+  })
 
   it('may let calls wait not at all, and a drain end at once', () => {
     const text = `${VALID}    queue: { maxWait: 0s }\nserver: { drain: 0s }`
