@@ -8,16 +8,20 @@ const valueName = {
   pattern: '^[a-z_][a-zA-Z0-9_]*$',
   expected: 'a name of letters, digits and "_", beginning with a lower-case letter or "_", as formulas have it',
 }
-const pointer = (options: object = {}) =>
-  Type.String({ pattern: POINTER_PATTERN, expected: 'a JSON pointer such as /usage/total_tokens', ...options })
+/** The number at a pointer is looked for while the body passes, where `*` would be a name like any other, and be found nowhere. */
+const A_PLACE = 'a JSON pointer such as /usage/total_tokens, without "*" for every member'
+const place = Type.String({
+  pattern: POINTER_PATTERN.replace('([^~/]', '(?!\\*(?:/|$))([^~/]'),
+  expected: A_PLACE,
+})
 
 const formula = Type.Optional(
   text('How the values make units: + - * /, parentheses, max(…) and min(…). Default: their sum. Rounded up.'),
 )
 
-const places = Type.Union([pointer(), Type.Array(pointer(), { minItems: 1 })], {
+const places = Type.Union([place, Type.Array(place, { minItems: 1 })], {
   description: 'A JSON pointer into the body, or several of which the first that is there counts.',
-  expected: 'a JSON pointer such as /usage/total_tokens, or a list of them',
+  expected: `${A_PLACE}, or a list of them`,
 })
 
 const otherwise = Type.Optional(
@@ -150,7 +154,12 @@ export const MoneySchema = object(
         },
       ),
     ),
-    model: pointer({ default: '/model', description: 'Where the JSON of the request’s body names the model.' }),
+    model: Type.String({
+      pattern: POINTER_PATTERN,
+      expected: 'a JSON pointer such as /model',
+      default: '/model',
+      description: 'Where the JSON of the request’s body names the model.',
+    }),
     reserve: Type.Optional(reserveSchema(amount, 'an amount')),
     finish,
     free: statuses({ default: ['4xx', '5xx'], description: 'Statuses of answers that cost nothing.' }),

@@ -30,6 +30,7 @@ describe('limits in a configuration', () => {
     '{ requests: 9, window: 1s, cost: route }, { requests: 9, window: 1s, cost: { bytes: 1000 } }',
     '{ requests: 9, window: 1s, cost: { GET: 1, default: 5 } }, { requests: 9, window: 2s, cost: { PUT: 0 } }',
     '{ requests: 5, window: 1s, when: { bodyOver: 0 }, headroom: 10%, enforce: false, scope: "{id}" }',
+    '{ requests: 9, window: 1s, scope: "/messages/*/role", cost: { reserve: { values: { n: { body: "/*a/**" } }, most: 9 } } }',
     '{ requests: 5, window: month }, { requests: 5, window: month, timezone: Europe/Berlin, anchor: 31 }',
     '{ requests: 5, window: week, anchor: sunday, timezone: Africa/Cairo }, { requests: 5, window: hour }',
     '{ requests: 5, window: day, anchor: 23, kind: calendar }, { requests: 5, window: day, anchor: 0, timezone: UTC }',

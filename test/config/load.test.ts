@@ -207,6 +207,11 @@ defaultUpstream: ticket
         ],
       ],
     ),
+    ...['"/choices/*/n"', '[/n, "/*"]'].map((body): [string, string, string] => [
+      `a price at ${body}`,
+      `${VALID}    price: { unit: usd, reserve: 1, response: { values: { n: { body: ${body} } } } }`,
+      'values.n.body: must be a JSON pointer such as /usage/total_tokens, without "*" for every member, or a list',
+    ]),
     ['a URL with port 0', `${VALID}    url: "https://h:0/x"`, 'harness.url: must be an http:// or https:// URL'],
     ['a proxy with port 0', `${VALID}    proxy: "http://h:0"`, 'harness.proxy: must be the URL of a proxy'],
     ['a Redis with port 0', `${VALID}store: { kind: redis, url: "redis://h:0" }`, 'store.url: must be a redis'],
