@@ -11,7 +11,7 @@ const LONGEST = 400
 
 const TOKEN = /\s*(?:(?<number>\d+(?:\.\d+)?|\.\d+)|(?<name>[a-z_][a-zA-Z0-9_]*)|(?<sign>[-+*/(),]))/y
 
-const FUNCTIONS: Readonly<Record<string, (a: Fraction, b: Fraction) => Fraction>> = { max: greater, min: lesser }
+export const FUNCTIONS: Readonly<Record<string, (a: Fraction, b: Fraction) => Fraction>> = { max: greater, min: lesser }
 
 /**
  * Reads a formula of numbers, the given names, `+ - * /`, parentheses, `max(…)` and `min(…)`. Nothing of it is ever run as
@@ -28,6 +28,8 @@ class Parser {
   #at = 0
   #token: { readonly number?: string; readonly name?: string; readonly sign?: string } | undefined
   #tokenAt = 0
+  /** How many names of values were read. What has none is the same whatever they are. */
+  #namesRead = 0
 
   constructor(text: string, names: readonly string[]) {
     this.#text = text
@@ -56,7 +58,10 @@ class Parser {
     for (;;) {
       const sign = this.#take('*', '/')
       if (sign === undefined) return left
+      const [before, at] = [this.#namesRead, this.#tokenAt]
       const [a, b] = [left, this.#factor()]
+      if (sign === '/' && this.#namesRead === before && b({}).over === 0n)
+        throw new FormulaError(`character ${at + 1}: this is 0, and nothing can be divided by it`)
       left = sign === '*' ? (values) => times(a(values), b(values)) : (values) => divided(a(values), b(values))
     }
   }
@@ -75,6 +80,7 @@ class Parser {
         throw new FormulaError(`character ${this.#tokenAt + 1}: no value is named "${name}"; ${known}`)
       }
       this.#advance()
+      this.#namesRead++
       return (values) => values[name]!
     }
     if (this.#take('-') !== undefined) {

@@ -1,4 +1,4 @@
-import { FormulaError } from '../answers/formula.ts'
+import { FormulaError, FUNCTIONS } from '../answers/formula.ts'
 import { Price, type PriceConfig } from '../answers/price.ts'
 import type { BudgetConfig } from '../schema/budget-schema.ts'
 import { allowedBy, type CostByCall, windowLabel } from '../schema/limits.ts'
@@ -134,7 +134,11 @@ export function checkReserve(
   else checkFormula([...there, 'formula'], reserve, ['bytes', ...prices], report)
 }
 
+/** Finds a formula that can't be read, and values that have the name of what it knows already. `at` ends with `formula`. */
 export function checkFormula(at: Path, price: PriceConfig, given: readonly string[], report: Report): void {
+  const taken = Object.keys(price.values ?? {}).find((name) => given.includes(name) || Object.hasOwn(FUNCTIONS, name))
+  if (taken !== undefined)
+    return report([...at.slice(0, -1), 'values', taken], `formulas know another "${taken}": choose another name`)
   try {
     void new Price(price, given)
   } catch (error) {

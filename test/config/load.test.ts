@@ -212,6 +212,15 @@ defaultUpstream: ticket
       `${VALID}    price: { unit: usd, reserve: 1, response: { values: { n: { body: ${body} } } } }`,
       'values.n.body: must be a JSON pointer such as /usage/total_tokens, without "*" for every member, or a list',
     ]),
+    ...[
+      '{ values: { max: { header: x } } }, reserve: 1',
+      '{ values: { min: { header: x } }, formula: min }, reserve: 1',
+      '{ values: { n: { header: x } } }, reserve: { values: { bytes: { body: /n } }, most: 1 }',
+    ].map((response): [string, string, string] => [
+      `the name of what formulas know for a value: ${response}`,
+      `${VALID}    price: { unit: usd, response: ${response} }`,
+      '": choose another name',
+    ]),
     ['a URL with port 0', `${VALID}    url: "https://h:0/x"`, 'harness.url: must be an http:// or https:// URL'],
     ['a proxy with port 0', `${VALID}    proxy: "http://h:0"`, 'harness.proxy: must be the URL of a proxy'],
     ['a Redis with port 0', `${VALID}store: { kind: redis, url: "redis://h:0" }`, 'store.url: must be a redis'],
