@@ -168,8 +168,8 @@ function travelsInAuthorization(credential: CredentialConfig, { credentialHeader
  * Warns of text in a configuration file that is valid but probably means something else than intended. Names the line,
  * and does not repeat the text, which may be a secret.
  */
-function textWarnings(text: string): string[] {
-  const { document, lines, problems } = readYaml(text)
+function textWarnings(written: string): string[] {
+  const { text, document, lines, problems } = readYaml(written)
   if (problems.length > 0) return []
   const warnings: string[] = []
   const used = new Set<string>()

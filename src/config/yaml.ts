@@ -3,6 +3,8 @@ import { mayHoldSecret, type Path, type Problem } from './problem.ts'
 
 /** A YAML file as it was read. The document is complete only if there are no problems. */
 export interface YamlText {
+  /** What was parsed: the text without a byte order mark, which would move the columns of the first line. */
+  readonly text: string
   readonly document: yaml.Document
   readonly lines: yaml.LineCounter
   /** Why it can't be read: in the order of the file, each with line, column and what to do. */
@@ -21,7 +23,8 @@ interface Fault {
  * Reads YAML 1.2. One mistake makes one problem, even if the parser reports several errors behind it. A problem repeats
  * only names of keys, because any other text may be a part of a secret.
  */
-export function readYaml(text: string): YamlText {
+export function readYaml(written: string): YamlText {
+  const text = written.replace(/^\uFEFF/, '')
   const { document, lines, unquoted } = parse(text)
   const faults = [
     ...unquoted.map((offset): Fault => ({ offset, message: UNQUOTED })),
@@ -34,7 +37,7 @@ export function readYaml(text: string): YamlText {
     const { line, col } = lines.linePos(offset)
     return { path, message, line, column: col }
   })
-  return { document, lines, problems }
+  return { text, document, lines, problems }
 }
 
 /** The keys and indices that lead to a node. */
@@ -88,6 +91,8 @@ function faultOf({ code, message, pos }: yaml.YAMLError): Fault {
   const [offset] = pos
   const passing = PASSING[code]
   if (passing !== undefined) return { offset, message: passing }
+  // The parser reports what went wrong in itself as a mistake in the text.
+  if (message.startsWith('Maximum call stack size')) return { offset, isLast: true, message: TOO_DEEP }
   const explained = LAST[code]?.(message) ?? `${message.replace(/: .*/s, '')}: ${STRAY}`
   return { offset, isLast: true, message: explained }
 }
@@ -109,8 +114,15 @@ const LAST: { readonly [Code in yaml.YAMLError['code']]?: (message: string) => s
     `${message}: ${message.startsWith('Flow') ? 'is its bracket missing, or behind a "#"?' : 'indent all keys of one mapping alike'}`,
   BLOCK_AS_IMPLICIT_KEY: (message) => `${message}: ${COLON}`,
   MULTILINE_IMPLICIT_KEY: (message) => `${message}: ${COLON}`,
-  MISSING_CHAR: (message) => (message.startsWith('Implicit') ? `${message}: ${COLON}` : message),
+  MISSING_CHAR: (message) => {
+    if (message.startsWith('Implicit')) return `${message}: ${COLON}`
+    return /^Missing closing ['"]quote$/.test(message)
+      ? 'a text in quotes is not closed: its last quote is missing'
+      : message
+  },
 }
+
+const TOO_DEEP = 'lists or mappings are nested too deeply here: is a bracket missing?'
 
 const COLON = 'write "key: value", indent alike, and put quotes around a text with ": " in it'
 const STRAY = 'a bracket or quote is missing or too many, or a text with special characters needs quotes'
