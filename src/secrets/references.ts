@@ -110,6 +110,8 @@ export function lookUpWith(
 ): LookUp {
   return (reference) => {
     const { kind, name } = reference
+    if (kind !== '' && isBlank(name))
+      return { problem: 'a reference has no name behind its ":"; write ${env:NAME} or ${file:/path}' }
     switch (kind) {
       case 'env': {
         // `valueOf` and its like are inherited, and no variables.

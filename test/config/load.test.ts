@@ -1009,6 +1009,12 @@ describe('references in a configuration', () => {
       ])
   })
 
+  it.each(['env:', 'file:', 'secret:', 'vault: '])('need a name: ${%s}', (reference) => {
+    expect(problemsOf(VALID.replace('id: AbCdEf', `id: "\${${reference}}"`))).toEqual([
+      expect.stringContaining('prod.id: a reference has no name behind its ":"; write ${env:NAME} or ${file:/path}'),
+    ])
+  })
+
   it('may stand for a port', () => {
     const config = parseConfig(`${VALID}server: { port: "\${env:PORT}" }`, { env: { KEY: 'k', PORT: '8181' } })
     expect(config.server.port).toBe(8181)
