@@ -233,7 +233,7 @@ function validate(raw: unknown, references: Resolved): { config?: Config; proble
     const rest = JSON.parse(JSON.stringify(candidate)) as unknown
     const wrong: Path[] = []
     for (const error of errors) {
-      const path = parsePointer(error.instancePath)
+      const path = parsePointer(error.instancePath, candidate)
       // The root can't be cut out.
       if (path.length === 0 && error.keyword !== 'additionalProperties' && error.keyword !== 'propertyNames') {
         return { problems: found.all }

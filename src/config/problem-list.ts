@@ -51,7 +51,7 @@ const ROUTE = /^\/upstreams\/[^/]+\/routes\/\d+(\/path)?$/
 
 /** Problems, at most one for each place. */
 export class ProblemList {
-  readonly all: Problem[]
+  readonly #all: Problem[]
   readonly #raw: unknown
   readonly #cut: Cut
   readonly #places: Set<string>
@@ -65,17 +65,28 @@ export class ProblemList {
     raw: unknown,
     cut: Cut,
   ) {
-    this.all = [...problems]
+    this.#all = [...problems]
     this.#raw = raw
     this.#cut = cut
     this.#places = new Set([...problems.map(({ path }) => pointer(path)), ...unresolved])
+  }
+
+  /** All of them but those of a key that is missing because it is misspelt, which is told already. */
+  get all(): Problem[] {
+    return this.#all.filter(({ path, message }) => {
+      const meant = [`did you mean "${path.at(-1)}"?`, `a space is missing behind "${path.at(-1)}:"`]
+      const isMisspelt = (other: Problem): boolean =>
+        pointer(other.path.slice(0, -1)) === pointer(path.slice(0, -1)) &&
+        meant.some((end) => other.message.endsWith(end))
+      return !/^the key ".*" is missing/.test(message) || !this.#all.some(isMisspelt)
+    })
   }
 
   add(problem: Problem): void {
     const place = pointer(problem.path)
     for (let i = place.length; i > 0; i = place.lastIndexOf('/', i - 1)) if (this.#places.has(place.slice(0, i))) return
     this.#places.add(place)
-    this.all.push(problem)
+    this.#all.push(problem)
   }
 
   /** Adds a problem that was found after cuts, unless something else that is wrong has caused it. `path` is that in the rest. */

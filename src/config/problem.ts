@@ -43,7 +43,7 @@ export function explain(
 ): Problem[] {
   // One alternative, whose union reports its own error with what it expects; or a key that is reported a second time, by its name.
   if (/\/anyOf\/\d+|\/propertyNames$/.test(error.schemaPath)) return []
-  const path = parsePointer(error.instancePath)
+  const path = parsePointer(error.instancePath, config)
   const schema = Value.Pointer.Get(root, error.schemaPath.slice(1)) as Record<string, unknown> | undefined
   switch (error.keyword) {
     case 'additionalProperties': {
@@ -234,12 +234,18 @@ export function pointer(path: Path): string {
   return path.map((step) => `/${String(step).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
 }
 
-export function parsePointer(text: string): Path {
+/** The path of a JSON pointer into a value. A step into a list is a number; the key of a mapping is none, even if it looks like one. */
+export function parsePointer(text: string, value: unknown): Path {
+  let outer = value
   return text
     .split('/')
     .slice(1)
-    .map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'))
-    .map((step) => (/^\d+$/.test(step) ? Number(step) : step))
+    .map((escaped) => {
+      const step = escaped.replaceAll('~1', '/').replaceAll('~0', '~')
+      const isIndex = Array.isArray(outer)
+      outer = (outer as Record<string, unknown> | null | undefined)?.[step]
+      return isIndex ? Number(step) : step
+    })
 }
 
 function isNode(value: unknown): value is Node {

@@ -85,7 +85,6 @@ describe('sluice check', () => {
     const { code, stdout, stderr } = await runCommand(['check'], { cwd })
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr.trim().split('\n')).toEqual([
-      'sluice.yaml:2:3: upstreams.harness.accounts: the key "accounts" is missing',
       'sluice.yaml:2:22: upstreams.harness.preset: must be one of harness, everruns, github, slack, pagerduty, jira, cloudflare, confluence, gitlab, shopify, hubspot, datadog, openai, anthropic, azure-openai; did you mean "harness"?',
       'sluice.yaml:2:30: upstreams.harness.acounts: unknown key "acounts"; did you mean "accounts"?',
     ])

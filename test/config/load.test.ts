@@ -840,6 +840,44 @@ describe('a key that may be a secret', () => {
 
 describe('one mistake', () => {
   it.each([
+    [
+      'in a credential',
+      VALID.replace('{ value:', '{ valu:'),
+      'credential.valu: unknown key "valu"; did you mean "value"?',
+    ],
+    [
+      'in a limit',
+      `${VALID}    limits: { read: [{ request: 5, window: 1s }] }`,
+      'unknown key "request"; did you mean "req',
+    ],
+    [
+      'of what an upstream needs',
+      VALID.replace('accounts', 'acounts'),
+      'unknown key "acounts"; did you mean "accounts"?',
+    ],
+    ['without a space', VALID.replace('{ value: ', '{ value:x').replace('"${env:KEY}"', ''), 'behind "value:"'],
+    ['of all', VALID.replace('upstreams', 'upstream'), 'upstream: unknown key "upstream"; did you mean "upstreams"?'],
+    [
+      'in a list',
+      `${VALID}    routes: [{ pth: /x, class: read }]`,
+      'routes[0].pth: unknown key "pth"; did you mean "path"?',
+    ],
+  ])('in the name of a key is told once: %s', (_, text, expected) => {
+    expect(problemsOf(text)).toEqual([expect.stringContaining(expected)])
+  })
+
+  it('below a name of digits has one path, whoever finds it', () => {
+    const text = VALID.replace('prod: {', '123: {').replace('{ value:', '{ type: x, value:').replace('AbCdEf', '""')
+    expect(problemsOf(text)).toEqual([
+      expect.stringContaining('upstreams.harness.accounts.123.id: must not be an empty text'),
+      expect.stringContaining('upstreams.harness.accounts.123.credential.type: must be one of'),
+    ])
+    expect(problemsOf(VALID.replace('prod: { id: AbCdEf', '123: { id: other'))).toEqual([
+      expect.stringContaining('upstreams.harness.accounts.123.id: the credential belongs to another account'),
+    ])
+  })
+
+  it.each([
     ['in the only item of a list', 'secret'],
     ['in a reference that is the only item of a list', '${env:NOPE}'],
   ])('%s is reported once', (_, key) => {

@@ -49,7 +49,7 @@ describe('what a gateway says', () => {
     for (const command of ['check', 'start', 'explain']) {
       const { code, stdout, stderr } = await run([command], { cwd })
       expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
-      expect(stderr.trim().split('\n')).toHaveLength(12)
+      expect(stderr.trim().split('\n')).toHaveLength(11)
       expect(stderr).not.toContain(SECRET)
     }
   })
