@@ -1,15 +1,13 @@
 import Type, { type StaticDecode } from 'typebox'
 import { Value } from 'typebox/value'
-import { duration, networkAccess, object, port, whole } from './schema-parts.ts'
+import { duration, networkAccess, object, ownHost, port, whole } from './schema-parts.ts'
 
 /** The port for tools that can only be told of a proxy: the field `forwardProxy`. */
 export const ForwardProxySchema = object(
   {
-    host: Type.String({
-      default: '127.0.0.1',
-      description:
-        'Address to listen on. Off loopback, clients must be configured: their keys are the proxy credentials.',
-    }),
+    host: ownHost(
+      'Address to listen on. Off loopback, clients must be configured: their keys are the proxy credentials.',
+    ),
     port: port('Port for HTTPS_PROXY and HTTP_PROXY.', 3128),
     ca: Type.String({
       minLength: 1,

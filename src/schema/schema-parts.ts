@@ -119,9 +119,24 @@ const A_HOST = 'a host alone, such as api.example.com, 10.0.0.5 or [::1]: withou
 /** A host that calls may name. What stands for none would be compared as an empty text, and a CA for that is good for all hosts. */
 export const host = Type.Refine(
   Type.String({ pattern: HOST_PATTERN, expected: A_HOST }),
-  (text) => URL.canParse(`http://${text}`) && new RegExp(HOST_PATTERN).test(new URL(`http://${text}`).hostname),
+  isHost,
   () => `must be ${A_HOST}`,
 )
+
+function isHost(text: string): boolean {
+  const pattern = new RegExp(HOST_PATTERN)
+  return pattern.test(text) && URL.canParse(`http://${text}`) && pattern.test(new URL(`http://${text}`).hostname)
+}
+
+const AN_ADDRESS = 'an address or a name of this machine, such as 127.0.0.1, 0.0.0.0, :: or localhost'
+
+/** Where to listen. */
+export const ownHost = (description: string) =>
+  Type.Refine(
+    Type.String({ default: '127.0.0.1', description, expected: AN_ADDRESS }),
+    (text) => isIP(text) !== 0 || (isHost(text) && !text.startsWith('[')),
+    () => `must be ${AN_ADDRESS}`,
+  )
 
 /** An IP address, or a network in CIDR notation. */
 export const addressRange = (description: string) =>

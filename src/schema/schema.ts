@@ -21,6 +21,7 @@ import {
   host,
   networkAccess,
   object,
+  ownHost,
   percent,
   port,
   record,
@@ -56,7 +57,7 @@ const MOST_WORKERS = 256
 export const ConfigSchema = object({
   server: object(
     {
-      host: Type.String({ default: '127.0.0.1', description: 'Address to listen on for clients.' }),
+      host: ownHost('Address to listen on for clients.'),
       port: port('Port for clients; everything on it is proxy traffic.', 8080),
       hosts: Type.Array(host, {
         default: [],
@@ -123,7 +124,7 @@ export const ConfigSchema = object({
   forwardProxy: Type.Optional(ForwardProxySchema),
   admin: object(
     {
-      host: Type.String({ default: '127.0.0.1', description: 'Address of the admin port.' }),
+      host: ownHost('Address of the admin port.'),
       port: port('Port of health, readiness, metrics and the admin API.', 9090),
       token: Type.Optional(secret('Bearer token for /v1; required when host is not loopback.')),
       tokens: record(

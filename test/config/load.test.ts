@@ -183,6 +183,13 @@ defaultUpstream: ticket
       `${VALID}admin: { token: a, tokens: { admin: b } }`,
       'admin.tokens.admin: is how the audit trail names admin.token',
     ],
+    ...['my host', '127.0.0.1:8080', '[::1]', '', 'h/x', '*', 'https://h'].flatMap((host): [string, string, string][] =>
+      ['server', 'admin', 'forwardProxy'].map((listener) => [
+        `"${host}" as the host of ${listener}`,
+        `${VALID}${listener}: { host: "${host}" }`,
+        `${listener}.host: must be an address or a name of this machine, such as 127.0.0.1`,
+      ]),
+    ),
     ['one port for two listeners', `${VALID}server: { port: 9090 }`, 'they must differ'],
     [
       'a credential of another account',
@@ -598,6 +605,11 @@ defaultUpstream: ticket
       }
     },
   )
+
+  it.each(['127.0.0.1', '::1', 'localhost', 'fe80::1%lo', 'gateway.internal'])('listens on %s', (host) => {
+    const clients = 'clients: { a: { keys: ["sha256:' + '1'.repeat(64) + '"] } }'
+    expect(problemsOf(`${VALID}server: { host: "${host}" }\n${clients}`)).toEqual([])
+  })
 
   it('takes every form of a Redis URL', () => {
     for (const url of ['redis://h', 'rediss://h:1/', 'redis://:p%23%2f@h:1/7', 'redis://u:p@q@[::1]/0?family=6']) {
