@@ -9,7 +9,8 @@ export function checkClients(config: Config, report: Report): void {
   const issuers = new Map<string, string>()
   for (const [name, { issuer }] of Object.entries(config.tokenIssuers)) {
     const other = issuers.get(issuer)
-    if (other !== undefined) report(['tokenIssuers', name, 'issuer'], `is that of "${other}", too`)
+    if (other !== undefined)
+      report(['tokenIssuers', name, 'issuer'], `tokenIssuers.${other} has the same issuer; each may occur once`)
     issuers.set(issuer, name)
   }
   const owners = new Map<string, string>()

@@ -118,8 +118,11 @@ function checkPrice(
   const there = [...at, 'cost', 'reserve']
   const most = typeof reserve === 'number' ? reserve : reserve.most
   const allowed = allowedBy(limit, upstream.headroom)
-  if (limit.enforce !== false && most > allowed) {
-    report(there, `no call could be sent: it is more than the ${allowed} units that ${span(limit)} has`)
+  if (limit.enforce !== false && limit.window !== undefined && most > allowed) {
+    report(
+      there,
+      `no call could be sent: ${most} units are reserved for each, and the limit allows ${allowed} per ${span(limit)}`,
+    )
   }
   if (limit.pace !== undefined) report([...at, 'pace'], 'pace does not go with a cost by the answer')
   if (response === undefined && (typeof reserve === 'number' || 'missRate' in reserve)) {

@@ -38,12 +38,14 @@ function expectedAnchor(window: CalendarUnit, anchor: number | string): string |
     typeof anchor === 'number' && anchor >= least && anchor <= most
   switch (window) {
     case 'month':
-      return isFrom(1, 31) ? undefined : 'of a month is the day on which it begins: a number from 1 to 31'
+      return isFrom(1, 31) ? undefined : 'with window: month it is the day of the month: a number from 1 to 31'
     case 'week':
-      return typeof anchor === 'string' ? undefined : `of a week is its first day: one of ${WEEKDAYS.join(', ')}`
+      return typeof anchor === 'string'
+        ? undefined
+        : `with window: week it is the first day: one of ${WEEKDAYS.join(', ')}`
     case 'day':
-      return isFrom(0, 23) ? undefined : 'of a day is the hour at which it begins: a number from 0 to 23'
+      return isFrom(0, 23) ? undefined : 'with window: day it is the hour: a number from 0 to 23'
     case 'hour':
-      return 'an hour begins when the clock shows a full one: leave the anchor out'
+      return 'with window: hour there is none, because it begins when the clock shows a full hour: leave it out'
   }
 }

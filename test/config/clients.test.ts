@@ -101,7 +101,11 @@ describe('issuers of tokens', () => {
     ],
     ['none at all', { corp: { ...corp, algorithms: ['none'] } }, 'tokenIssuers.corp.algorithms'],
     ['no audience', { corp: { issuer: corp.issuer, jwks: corp.jwks } }, 'the key "audience" is missing'],
-    ['an issuer twice', { corp, other: corp }, 'is that of "corp", too'],
+    [
+      'an issuer twice',
+      { corp, other: corp },
+      'other.issuer: tokenIssuers.corp has the same issuer; each may occur once',
+    ],
   ])('are refused with %s', (_, tokenIssuers, message) => {
     expect(() => checkConfig(harnessConfig('https://app.harness.io', {}, { tokenIssuers }), 'test')).toThrow(message)
   })

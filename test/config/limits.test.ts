@@ -68,13 +68,13 @@ describe('limits in a configuration', () => {
     ['{ requests: 5, window: 1h, anchor: 3 }', 'anchor: belongs to a window of the calendar: write window: hour'],
     [
       '{ requests: 5, window: month, anchor: 32 }',
-      'c:7:52: limits.read[0].anchor: of a month is the day on which it begins: a number from 1 to 31',
+      'c:7:52: limits.read[0].anchor: with window: month it is the day of the month: a number from 1 to 31',
     ],
-    ['{ requests: 5, window: month, anchor: monday }', 'of a month is the day on which it begins'],
-    ['{ requests: 5, window: week, anchor: 1 }', 'of a week is its first day: one of monday, tuesday'],
-    ['{ requests: 5, window: day, anchor: 24 }', 'of a day is the hour at which it begins: a number from 0 to 23'],
+    ['{ requests: 5, window: month, anchor: monday }', 'with window: month it is the day of the month'],
+    ['{ requests: 5, window: week, anchor: 1 }', 'with window: week it is the first day: one of monday, tuesday'],
+    ['{ requests: 5, window: day, anchor: 24 }', 'with window: day it is the hour: a number from 0 to 23'],
     ['{ requests: 5, window: day, anchor: 1.5 }', 'limits.read[0].anchor: must be a day of the month (1 to 31)'],
-    ['{ requests: 5, window: hour, anchor: 30 }', 'an hour begins when the clock shows a full one'],
+    ['{ requests: 5, window: hour, anchor: 30 }', 'with window: hour there is none, because it begins'],
     [
       '{ requests: 5, window: month, kind: rolling }',
       'a month has no length of its own, so it can not be rolling: write a duration such as 24h',

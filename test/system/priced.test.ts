@@ -364,7 +364,12 @@ describe('the configuration of prices', () => {
     ['{ values: { a: { header: x, body: /a } } }', '1', '', 'values.a: needs either header or body'],
     ['{ values: { a: { body: a } } }', '1', '', 'limits.read[0].cost'],
     ['{ values: { a: { body: /a } }, formula: a + b }', '1', '', 'formula: character 5: no value is named "b"'],
-    ['{ values: { a: { body: /a } } }', '101', '', 'no call could be sent: it is more than the 100 units that 1m has'],
+    [
+      '{ values: { a: { body: /a } } }',
+      '101',
+      '',
+      'no call could be sent: 101 units are reserved for each, and the limit allows 100 per 1m',
+    ],
     ['{ values: { a: { body: /a } } }', '{ missRate: 1%, most: 101 }', '', 'no call could be sent'],
     ['{ values: { a: { body: /a } } }', '{ missRate: 60%, most: 10 }', '', 'missRate: must be from 0.2% to 50%'],
     ['{ values: { a: { body: /a } } }', '{ most: 10 }', '', 'reserve: needs values or a formula'],
