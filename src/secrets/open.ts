@@ -16,8 +16,8 @@ import { VaultSource } from './vault.ts'
 type SourceConfig = Pick<Config, 'secrets' | 'store'>
 
 /**
- * Follows all secrets of a configuration but those of its store. Connections to Redis keep what they were made with: what changes
- * there has to stay a difference, which a reload finds, and says that it takes a restart.
+ * Follows all secrets of a configuration but those of its store. A connection to Redis keeps the password that it was made with. If
+ * its secret were followed, a reload would find no difference, and would not say that a restart is needed.
  */
 export async function followSecrets(config: Config, services: FollowServices): Promise<SecretFollower> {
   const { store: _, ...followed } = config
