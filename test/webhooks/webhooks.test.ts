@@ -231,9 +231,9 @@ describe('webhooks', () => {
   it('let no caller call everybody in a chat, or leave the place of its correlation id', async () => {
     const receiver = await startReceiver()
     const chat = { url: receiver.url, format: 'slack', events: ['upstream'] }
-    const { gateway, eventually } = await startTelling({ chat }, { status: 500 })
+    const { gateway, eventually } = await startTelling({ chat }, { status: 500, upstream: { breaker: { failures: 100 } } })
     const id = '`@channel<!here>[link](http://evil)`@ALL`'
-    for (let i = 0; i < 5; i++) await call(gateway.url, READ, { headers: { 'x-correlation-id': id } })
+    for (let i = 0; i < 6; i++) await call(gateway.url, READ, { headers: { 'x-correlation-id': id } })
     await eventually(() => receiver.seen.length).toBe(1)
     const { text } = JSON.parse(receiver.seen[0]!.body) as { text: string }
     expect(text).toContain("· call `'@\u200Bchannel&lt;!here&gt;[link](http://evil)'@\u200BALL'` ·")
