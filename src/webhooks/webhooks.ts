@@ -77,10 +77,7 @@ export class Webhooks {
     if (this.#webhooks.size === 0 || !this.#options.claims.open()) return
     // The calls of this gateway only: each gateway tells of its own.
     const { status, management } = this.#options
-    const [{ causes, limits }, budgets] = await Promise.all([
-      findings(this.#options, (question) => status.requests(question)),
-      status.budgets(),
-    ])
+    const { causes, limits, budgets } = await findings(this.#options, (question) => status.requests(question))
     const unknown = limits && budgets && unknownUsage(limits, budgets)
     const isUsageKnown = (about: string): boolean => unknown?.has(about) === false
     const instance = instanceName(management.config().log.instance)

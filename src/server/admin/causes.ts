@@ -3,7 +3,7 @@ import { isTrouble, LATELY_MS, type LatelyRow } from '../../requests/lately.ts'
 import type { RequestRow } from '../../requests/story.ts'
 import { countOf, roughly } from '../../schema/units.ts'
 import { refusalCauses, upstreamCauses } from './call-causes.ts'
-import type { Cause } from './cause.ts'
+import { capital, type Cause } from './cause.ts'
 import { expiryCauses, SOON_MS } from './expiry-causes.ts'
 import type { AdminParts } from './management.ts'
 import type { BreakerRow, BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow, Reloaded } from './status.ts'
@@ -20,6 +20,7 @@ export interface Findings {
   readonly causes: readonly Cause[]
   /** Undefined while the quota store can't be asked. */
   readonly limits: readonly QuotaRow[] | undefined
+  readonly budgets: readonly BudgetRow[] | undefined
   readonly queue: readonly QueueRow[]
   readonly breakers: readonly BreakerRow[]
   readonly credentials: readonly CredentialRow[]
@@ -34,10 +35,11 @@ export async function findings(
   ask: (question: RequestQuestion) => Promise<RequestAnswers>,
 ): Promise<Findings> {
   const filter = { since: management.clock.wall() - LATELY_MS, isTrouble: true } as const
-  const [notReady, degraded, limits, queue, breakers, credentials, lately, failed] = await Promise.all([
+  const [notReady, degraded, limits, budgets, queue, breakers, credentials, lately, failed] = await Promise.all([
     status.notReady(),
     status.degraded(),
     status.quota(),
+    status.budgets(),
     status.queue(),
     controls.breakers(),
     status.credentials(),
@@ -52,6 +54,7 @@ export async function findings(
     ...credentialCauses(credentials),
     ...expiryCauses(management),
     ...limitCauses(limits ?? [], queue),
+    ...budgetCauses(budgets ?? []),
     ...refusalCauses(ended, breakers),
     ...upstreamCauses(ended),
   ]
@@ -59,7 +62,7 @@ export async function findings(
   // Older releases know no such filter.
   const rows = (failed.found as readonly RequestRow[]).filter((row) => !row.isRunning && isTrouble(row))
   const away = [...new Map([...failed.away, ...lately.away].map((one) => [one.instance, one])).values()]
-  return { causes, limits, queue, breakers, credentials, failed: rows, away }
+  return { causes, limits, budgets, queue, breakers, credentials, failed: rows, away }
 }
 
 function* storeCauses(
@@ -153,6 +156,23 @@ function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): 
   }
 }
 
+/** Budgets that are used up, or nearly. Webhooks tell of them by their own thresholds, see `usageCauses`. */
+function* budgetCauses(budgets: readonly BudgetRow[]): Iterable<Cause> {
+  for (const budget of budgets) {
+    const { used, limit, isLocal } = budget
+    if (isLocal === true || used < NEARLY_USED * limit) continue
+    const about = aboutBudget(budget)
+    const what = `${capital(about)} is ${used >= limit ? '' : 'nearly '}used up: ${used} of ${limit}.`
+    yield { severity: 'warning', about, alert: 'SluiceBudgetNearlyUsed', what, todo: todoOfBudget(budget) }
+  }
+}
+
+function todoOfBudget({ level, name }: BudgetRow): string {
+  return level === 'client'
+    ? `Have that client call less, or raise clients.${name}.budget.`
+    : `See in npx sluice quota --by client who of the ${level} spends it, or raise ${level}s.${name}.budget.`
+}
+
 function isUsedUp({ used, effective }: QuotaRow): boolean {
   return used >= effective
 }
@@ -218,13 +238,9 @@ export function* usageCauses(
     if (cause !== undefined) yield cause
   }
   for (const budget of budgets) {
-    const { level, name, used, limit, isLocal } = budget
+    const { used, limit, isLocal } = budget
     if (isLocal === true) continue
-    const todo =
-      level === 'client'
-        ? `Have that client call less, or raise clients.${name}.budget.`
-        : `See in sluice quota --by client who of the ${level} spends it, or raise ${level}s.${name}.budget.`
-    const cause = reached(aboutBudget(budget), used, limit, '', todo)
+    const cause = reached(aboutBudget(budget), used, limit, '', todoOfBudget(budget))
     if (cause !== undefined) yield { ...cause, alert: 'SluiceBudgetNearlyUsed' }
   }
 }

@@ -23,9 +23,16 @@ function limit(window: string, limit: number, used: number, more: Partial<QuotaR
   }
 }
 
+function budgetOf({ limit, used, isLocal }: Pick<BudgetRow, 'limit' | 'used' | 'isLocal'>): BudgetRow {
+  const unknown = { exhaustionInMs: null, burnRatio: null }
+  const whose = { level: 'client', name: 'bot', client: 'bot', window: '1h' } as const
+  return { ...whose, limit, used, remaining: limit - used, resetMs: 1, ...unknown, isLocal }
+}
+
 interface State {
   readonly degraded?: readonly Degradation[]
   readonly limits?: readonly QuotaRow[]
+  readonly budgets?: readonly BudgetRow[]
   readonly queue?: readonly QueueRow[]
   readonly credentials?: readonly CredentialRow[]
   readonly config?: object
@@ -34,13 +41,14 @@ interface State {
 }
 
 async function causesOf(state: State) {
-  const { degraded = [], limits = [], queue = [], credentials = [] } = state
+  const { degraded = [], limits = [], budgets = [], queue = [], credentials = [] } = state
   const { config = { server: {} }, managed = [], clock = new SimulatedClock() } = state
   const parts = {
     status: {
       notReady: async () => undefined,
       degraded: async () => degraded,
       quota: async () => limits,
+      budgets: async () => budgets,
       queue: async () => queue,
       credentials: async () => credentials,
     },
@@ -173,6 +181,19 @@ describe('how much of a limit is used', () => {
   })
 })
 
+describe('a budget', () => {
+  it.each([
+    [89, undefined],
+    [90, 'The budget of bot per 1h is nearly used up: 90 of 100.'],
+    [100, 'The budget of bot per 1h is used up: 100 of 100.'],
+  ])('of which %d of 100 are used is told on the page as it is', async (used, what) => {
+    const causes = await causesOf({ budgets: [budgetOf({ limit: 100, used })] })
+    expect(causes.map((cause) => cause.what)).toEqual(what === undefined ? [] : [what])
+    // Webhooks have thresholds of their own.
+    expect(causes.filter(({ event }) => event !== undefined)).toEqual([])
+  })
+})
+
 describe('limits and budgets, while Redis is away', () => {
   it('are not told: what this gateway may not spend without it was used by nobody', async () => {
     const isLocal = true as const
@@ -181,19 +202,8 @@ describe('limits and budgets, while Redis is away', () => {
       limit('1h', 1_000, 0, { isLocal, effective: 5 }),
     ]
     expect(await causesOf({ limits })).toEqual([])
-    const budget: BudgetRow = {
-      level: 'client',
-      name: 'bot',
-      client: 'bot',
-      window: '1h',
-      limit: 10,
-      used: 10,
-      remaining: 0,
-      resetMs: 1,
-      exhaustionInMs: null,
-      burnRatio: null,
-      isLocal,
-    }
+    const budget = budgetOf({ limit: 10, used: 10, isLocal })
+    expect(await causesOf({ budgets: [budget] })).toEqual([])
     expect([...usageCauses(limits, [budget], [0.8])]).toEqual([])
     const { isLocal: _, ...known } = budget
     expect([...usageCauses([limit('1m', 1_000, 900)], [known], [0.8])]).toHaveLength(2)
