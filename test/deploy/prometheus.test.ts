@@ -187,7 +187,7 @@ describe.skipIf(!isThere)('a real Prometheus that scrapes a real gateway', () =>
   })
 
   it('would find nothing wrong with our metrics in the text format', async () => {
-    const response = await fetch(`${gateway.adminUrl}/metrics`)
+    const response = await fetch(`${gateway.adminUrl}/metrics`, { headers: { accept: 'text/plain' } })
     expect(lintMetrics(await response.text())).toBe('')
   })
 })

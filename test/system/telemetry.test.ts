@@ -1,6 +1,9 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { text as textOf } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { inTextFormat, TEXT_FORMAT } from '../../src/observe/text-format.ts'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import { everyOutcome } from '../support/every-outcome.ts'
 import { hasPrometheus } from '../support/find-prometheus.ts'
@@ -13,6 +16,7 @@ import { lintMetrics } from '../support/promtool.ts'
 import { readmeBlock, readmeTable } from '../support/readme.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
+const OPENMETRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 const READ = '/harness/ng/api/projects'
 const TEMPLATE = '/harness/template/api/templates/template_1'
 
@@ -96,14 +100,35 @@ describe('metrics in the OpenMetrics format', () => {
     const exemplars = await exemplarsAfter(id)
     expect(exemplars).not.toEqual([])
     for (const { labels } of exemplars) expect(labels).toEqual({ correlation_id: id })
-    const response = await fetch(`${gateway.adminUrl}/metrics`)
-    expect(response.headers.get('content-type')).toBe('application/openmetrics-text; version=1.0.0; charset=utf-8')
-    await response.arrayBuffer()
+  })
+
+  it.each([
+    [
+      'application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2',
+      OPENMETRICS,
+    ],
+    ['*/*', OPENMETRICS],
+    ['application/json', OPENMETRICS],
+    ['text/plain', TEXT_FORMAT],
+    ['text/*;q=0.5, application/openmetrics-text;q=0.1', TEXT_FORMAT],
+    ['text/plain;version=0.0.4;q=1,*/*;q=0.1', TEXT_FORMAT],
+  ])('come for Accept: %s in the format of that', async (accept, type) => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    await call(gateway.url, READ, { headers: { 'x-correlation-id': '"\\{}#,=' } })
+    const response = await fetch(`${gateway.adminUrl}/metrics`, { headers: { accept } })
+    expect(response.headers.get('content-type')).toBe(type)
+    expect(response.headers.get('vary')).toBe('accept, accept-encoding')
+    const text = await response.text()
+    const isText = type === TEXT_FORMAT
+    expect(text.endsWith('# EOF\n')).toBe(!isText)
+    expect(text.includes(' # {correlation_id=')).toBe(!isText)
+    expect(text).toContain(`# TYPE sluice_requests${isText ? '_total' : ''} counter\nsluice_requests_total{`)
   })
 
   it.skipIf(!hasPrometheus())('have nothing that promtool finds wrong', async () => {
     const { metrics } = await everyOutcome()
-    expect(lintMetrics(metrics)).toBe('')
+    expect(lintMetrics(await textOf(inTextFormat(Readable.from([metrics]))))).toBe('')
   })
 })
 

@@ -13,6 +13,7 @@ import type { Config } from '../../schema/schema.ts'
 import { FAILURES } from '../../gateway/failure.ts'
 import { NO_SCHEMAS } from '../no-schemas.ts'
 import { OPENMETRICS } from '../../observe/metrics.ts'
+import { inTextFormat, TEXT_FORMAT } from '../../observe/text-format.ts'
 import { auditRoutes } from './audit.ts'
 import { clientRoutes } from './clients.ts'
 import { inventoryRoutes } from './inventory.ts'
@@ -101,10 +102,15 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
 
 /** A scrape mostly repeats the same words. A megabyte of it compresses to a few dozen kilobytes. */
 function sendMetrics(request: FastifyRequest, reply: FastifyReply, metrics: AsyncIterable<string>): FastifyReply {
-  reply.type(OPENMETRICS).header('vary', 'accept-encoding')
-  const text = Readable.from(metrics)
-  const encodings = new Negotiator(request.raw).encodings(['gzip', 'identity'])
-  if (encodings[0] !== 'gzip') return reply.send(text)
+  const wanted = new Negotiator(request.raw)
+  // Without a wish, as from a person with curl, it is OpenMetrics, which has the correlation ids.
+  const type = wanted
+    .mediaTypes()
+    .find((one) => /^(?:application\/openmetrics-text|\*\/\*|text\/(?:plain|\*))$/.test(one))
+  const isText = type?.startsWith('text/') === true
+  reply.type(isText ? TEXT_FORMAT : OPENMETRICS).header('vary', 'accept, accept-encoding')
+  const text = Readable.from(isText ? inTextFormat(metrics) : metrics)
+  if (wanted.encodings(['gzip', 'identity'])[0] !== 'gzip') return reply.send(text)
   // Compression runs on another thread, so that calls go on meanwhile. The fastest level does.
   const zipped = createGzip({ level: 1 })
   pipeline(text, zipped, () => undefined)
