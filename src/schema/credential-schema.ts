@@ -172,7 +172,7 @@ export const PoolSchema = object(
     ),
     quarantine: Type.Optional(
       duration(
-        'How long one that was answered 401, 403 or 429 is left out; with a Retry-After, that long. Default: 60s.',
+        'How long one that was answered 401, 403 or 429 is left out; with a Retry-After, that long, at most throttle.maxPause. Default: 60s.',
       ),
     ),
   },

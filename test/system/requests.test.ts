@@ -211,7 +211,9 @@ describe('the story of a request', () => {
       const gateway = await startGateway(harnessConfig('http://127.0.0.1:1'))
       const answer = await call(gateway.adminUrl, `/v1/requests/${name}`)
       expect(answer).toMatchObject({ status: 400 })
-      expect(answer.json()).toMatchObject({ detail: 'a correlation id is 1 to 128 visible ASCII characters' })
+      expect(answer.json()).toMatchObject({
+        detail: 'a correlation id is 1 to 128 visible ASCII characters, and neither . nor ..',
+      })
     },
   )
 

@@ -231,7 +231,10 @@ describe('webhooks', () => {
   it('let no caller call everybody in a chat, or leave the place of its correlation id', async () => {
     const receiver = await startReceiver()
     const chat = { url: receiver.url, format: 'slack', events: ['upstream'] }
-    const { gateway, eventually } = await startTelling({ chat }, { status: 500, upstream: { breaker: { failures: 100 } } })
+    const { gateway, eventually } = await startTelling(
+      { chat },
+      { status: 500, upstream: { breaker: { failures: 100 } } },
+    )
     const id = '`@channel<!here>[link](http://evil)`@ALL`'
     for (let i = 0; i < 6; i++) await call(gateway.url, READ, { headers: { 'x-correlation-id': id } })
     await eventually(() => receiver.seen.length).toBe(1)

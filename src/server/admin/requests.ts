@@ -22,7 +22,7 @@ export function requestRoutes(
     return { data: found.slice(offset), away }
   })
   api.get<{ Params: { id: string } }>('/requests/:id', async ({ params: { id } }) => {
-    if (!isRequestId(id)) throw invalid('a correlation id is 1 to 128 visible ASCII characters')
+    if (!isRequestId(id)) throw invalid('a correlation id is 1 to 128 visible ASCII characters, and neither . nor ..')
     const { found, away } = await requests.ask({ kind: 'find', id })
     if (found.length === 0) throw unknownRequest(id, away)
     return { data: found, away }
