@@ -52,7 +52,8 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   }
   for (const [name, upstream] of Object.entries(config.upstreams)) {
     const { url } = upstream
-    warnings.push(...cacheWarnings(name, upstream), ...costWarnings(name, upstream), ...deadRoutes(name, upstream))
+    warnings.push(...cacheWarnings(name, upstream), ...costWarnings(name, upstream))
+    warnings.push(...deadRoutes(name, upstream), ...unlimitedClasses(name, upstream))
     // A URL is missing if it was a reference that may stay unresolved.
     if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
   }
@@ -112,6 +113,20 @@ function deadRoutes(name: string, { routes }: UpstreamConfig): string[] {
     for (const one of own) earlier.add(one)
     return isDead ? `upstreams.${name}.routes[${index}] does nothing: earlier ones have its path and methods` : []
   })
+}
+
+/** Warns of calls that no limit holds back where others are: those of a class that calls without a route get by their method. */
+function unlimitedClasses(name: string, { preset, limits, routes }: UpstreamConfig): string[] {
+  const classes = Object.keys(limits)
+  const isRouted = routes.some(({ path, method }) => path === '/*' && method === undefined)
+  const isLimited = Object.values(limits).some((those) => those.length > 0)
+  if (preset !== undefined || isRouted || !isLimited || classes.includes(EVERY_CALL)) return []
+  return ['read', 'write']
+    .filter((one) => !classes.includes(one))
+    .map(
+      (one) =>
+        `upstreams.${name}.limits has none for ${one}, so such calls are not held back: add it, or ${one}: [] if that is meant`,
+    )
 }
 
 /** Warns of routes with a cost that no limit charges. */

@@ -159,7 +159,7 @@ describe('limits in a configuration', () => {
               it: {
                 url: 'https://x.example',
                 accounts: { main: {} },
-                limits: { read: [], other: [], ...limits },
+                limits: { read: [], write: [], other: [], ...limits },
                 routes: [
                   { path: '/a', class: 'read' },
                   { path: '/b', class: 'read', cost: 7, ...route },

@@ -5,6 +5,7 @@ import { makeCertificates } from '../support/certificates.ts'
 import { harnessConfig } from '../support/gateway.ts'
 
 const DAY_MS = 86_400_000
+const ONE = { requests: 9, window: '1s' }
 
 function warningsFor(rest: object, upstream: object = {}, now?: number): string[] {
   return warningsOf(checkConfig(harnessConfig('https://app.harness.io', upstream, rest), 'test'), now)
@@ -29,6 +30,21 @@ describe('a configuration is warned about', () => {
     expect(at(days + 1)).toEqual(places.map((place) => `${place}.tls.cert has expired`))
     expect(at(soon)).toEqual(places.map((place) => expect.stringContaining(`${place}.tls.cert expires 20`)))
     expect(at(before)).toEqual([])
+  })
+
+  it.each([
+    [{ limits: { read: [ONE] } }, ['write']],
+    [{ limits: { other: [ONE] } }, ['read', 'write']],
+    [{ limits: { read: [ONE], write: [] } }, []],
+    [{ limits: { read: [ONE], all: [ONE] } }, []],
+    [{ limits: { read: [] } }, []],
+    [{ limits: { read: [ONE] }, routes: [{ path: '/*', class: 'read' }] }, []],
+    [{ limits: { read: [ONE] }, routes: [{ path: '/*', method: 'GET', class: 'read' }] }, ['write']],
+  ])('calls that no limit holds back, where others are: %o', (upstream, classes) => {
+    const it = { url: 'https://x.example', accounts: { main: {} }, ...upstream }
+    expect(warningsOf(checkConfig({ upstreams: { it } }, 'test'))).toEqual(
+      classes.map((one) => expect.stringContaining(`upstreams.it.limits has none for ${one}, so such calls`)),
+    )
   })
 
   it('credentials that have expired, or will within a week', () => {
