@@ -65,7 +65,7 @@ export class Reloader {
         for (const warning of warnings) logger.warn(warning)
         break
       case 'unchanged':
-        logger.info('the configuration is what it was')
+        if (reloaded.needRestart.length === 0) logger.info('the configuration is what it was')
         break
       case 'rejected':
         logger.error(
