@@ -13,7 +13,7 @@ import { withoutBrackets } from '../net/address.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { ForwardProxyConfig } from '../schema/forward-proxy-schema.ts'
 import type { Config } from '../schema/schema.ts'
-import { buildApp, drainApp } from '../server/app.ts'
+import { buildApp } from '../server/app.ts'
 import { BACKLOG } from '../server/connections.ts'
 import type { Proxy } from '../server/proxy.ts'
 import { Roster } from '../time/roster.ts'
@@ -41,8 +41,9 @@ const SAY_EVERY_MS = 60_000
  * calls; a tunnel to another host is passed on unread, if the rules allow it.
  */
 export class ForwardProxy {
+  /** The port, which is drained together with the others of the gateway. */
+  readonly app: FastifyInstance
   readonly #options: ForwardProxyOptions
-  readonly #app: FastifyInstance
   readonly #passing = new Roster<PassThrough>()
   /** When it was last said that a client does not trust the certificate of a host. */
   readonly #said = new Map<string, number>()
@@ -56,11 +57,11 @@ export class ForwardProxy {
     for (const kind of ['intercepted', 'passed']) metrics.tunnels.of({ kind })
     // Whether HTTP/2 is spoken is between the tool and the vendor, for which we stand. The port itself has no TLS.
     const { tls: _, ...listener } = { ...server, http2: true, proxyProtocol: false }
-    this.#app = buildApp(proxy, listener, (...connect) => this.#connect(...connect))
-    this.#app.server.prependListener('connection', (socket: Socket) => {
+    this.app = buildApp(proxy, listener, (...connect) => this.#connect(...connect))
+    this.app.server.prependListener('connection', (socket: Socket) => {
       if (proxiedOn(socket) === undefined) markProxied(socket, undefined)
     })
-    this.#app.server.prependListener('request', ({ socket }: IncomingMessage) => {
+    this.app.server.prependListener('request', ({ socket }: IncomingMessage) => {
       const proxied = proxiedOn(socket)
       if (proxied !== undefined) proxied.isUsed = true
     })
@@ -69,20 +70,19 @@ export class ForwardProxy {
   /** Its URL, for HTTPS_PROXY. */
   listen(): Promise<string> {
     const { host, port } = this.#options.config
-    return this.#app.listen({ host, port, backlog: BACKLOG })
+    return this.app.listen({ host, port, backlog: BACKLOG })
   }
 
-  /** Takes no connections any more. */
-  async close(): Promise<void> {
-    await this.#app.close()
-  }
-
-  /** Finishes what was accepted, for at most so long. Tunnels to other hosts end as soon as they are idle. */
-  async stop(withinMs: number): Promise<void> {
+  /** Makes no further tunnels. Those to other hosts end as soon as they are idle. */
+  drain(): void {
     this.#isDraining = true
     for (const tunnel of this.#passing.all()) tunnel.drain()
-    await drainApp(this.#app, this.#options.proxy, withinMs)
+  }
+
+  /** Takes no connections any more, and ends the tunnels to other hosts. */
+  async close(): Promise<void> {
     for (const tunnel of this.#passing.all()) tunnel.destroy()
+    await this.app.close()
   }
 
   #connect(request: IncomingMessage, response: ServerResponse, socket: Socket, head: Buffer): void {
@@ -167,7 +167,7 @@ export class ForwardProxy {
 
   #serve(socket: Socket, tunnel: Tunnelled): ReturnType<typeof markProxied> {
     const proxied = markProxied(socket, tunnel)
-    this.#app.server.emit('connection', socket)
+    this.app.server.emit('connection', socket)
     return proxied
   }
 

@@ -35,7 +35,7 @@ import { type ReloadParts, reloadable, Reloader, reloadFor, SELF, STOPS } from '
 import { buildAdmin } from '../server/admin/admin.ts'
 import type { BreakerOrder, BreakerRow, Controls, Reloaded, Status } from '../server/admin/status.ts'
 import type { AdminParts, Management } from '../server/admin/management.ts'
-import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
+import { buildApp, connectionsOf, drainApps, renewCertificate } from '../server/app.ts'
 import { addressedBy, clientAddress } from '../server/client-address.ts'
 import { BACKLOG } from '../server/connections.ts'
 import { Proxy } from '../server/proxy.ts'
@@ -299,7 +299,8 @@ export async function runWithoutAdmin(
       proxy.closeConnections()
       if (shutdownDelay > 0) await new Promise<void>((resolve) => void clock.schedule(shutdownDelay, resolve))
       const until = clock.now() + drain
-      await Promise.all([drainApp(app, proxy, drain), forwardProxy?.stop(drain)])
+      forwardProxy?.drain()
+      await drainApps(forwardProxy === undefined ? [app] : [app, forwardProxy.app], proxy, drain)
       await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
     } finally {
       // A reload that is under way may still open parts that must be closed.

@@ -194,26 +194,27 @@ const DRAIN_GRACE_MS = 500
 const LAST_WORDS_MS = 1_000
 
 /**
- * Stops the server. It accepts no new connections, answers every call that has come, and closes each connection after its
- * response. Connections without a call stay open for a moment, because a client may already have sent a call. `deadlineMs` is in
- * milliseconds from now. Shortly before it, calls that still wait are refused. When it is reached, unfinished calls are broken off.
+ * Stops the ports of a gateway together, because their calls share `proxy`: while one port may still get a call, no wait may end. They
+ * accept no new connections, answer every call that has come, and close each connection after its response. Connections without a call
+ * stay open for a moment, because a client may already have sent a call. `deadlineMs` is in milliseconds from now. Shortly before it,
+ * calls that still wait are refused. When it is reached, unfinished calls are broken off.
  */
-export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: number): Promise<void> {
-  const { server } = app
+export async function drainApps(apps: readonly FastifyInstance[], proxy: Proxy, deadlineMs: number): Promise<void> {
   // Node closes idle connections as soon as a server closes. Here they stay open for the grace below.
-  const closeIdle = server.closeIdleConnections.bind(server)
-  server.closeIdleConnections = () => undefined
-  const closed = app.close()
+  const closeIdle = apps.map(({ server }) => server.closeIdleConnections.bind(server))
+  for (const { server } of apps) server.closeIdleConnections = () => undefined
+  const closed = Promise.all(apps.map((app) => app.close()))
   const deadline = pause(deadlineMs)
   void pause(deadlineMs - Math.min(LAST_WORDS_MS, deadlineMs / 2)).then(() => proxy.refuseWaiting())
-  const grace = (await connectionsOf(app)) > 0 ? pause(DRAIN_GRACE_MS) : undefined
+  const connections = await Promise.all(apps.map(connectionsOf))
+  const grace = connections.some((count) => count > 0) ? pause(DRAIN_GRACE_MS) : undefined
   await Promise.race([Promise.all([proxy.drain(), grace]), deadline])
-  closeIdle()
+  for (const close of closeIdle) close()
   await Promise.race([proxy.drain(), deadline])
   // This also ends the work that no client waits for.
   proxy.refuseWaiting()
   proxy.breakOff()
-  server.closeAllConnections()
+  for (const { server } of apps) server.closeAllConnections()
   await closed
 }
 

@@ -5,6 +5,7 @@ import { Agent, request, type ServerResponse } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { makeCertificates } from '../support/certificates.ts'
 import { harnessConfig, newFolder, startGateway, startServer, startUpstream, stores } from '../support/gateway.ts'
+import { freePort } from '../support/find-redis.ts'
 import { call, RawClient } from '../support/http.ts'
 import { npmStart, startProcess } from '../support/process.ts'
 import { hasSmallDisks, SmallDisk } from '../support/small-disk.ts'
@@ -134,6 +135,34 @@ describe('SIGTERM', () => {
     expect((await waiting).status).toBe(200)
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
   })
+
+  it.each(['the port for clients', 'the forward proxy'])(
+    'lets calls wait for quota that come on a kept connection meanwhile, while no other port has any: %s',
+    async (port) => {
+      const upstream = await startUpstream((_, response) => response.end('ok'))
+      const forwardProxy = { port: await freePort(), ca: join(newFolder(), 'ca') }
+      const limits = { read: [{ requests: 1, window: '5s' }] }
+      const gateway = await startProcess(harnessConfig(upstream.url, { limits }, { forwardProxy }))
+      const [base, target] =
+        port === 'the forward proxy'
+          ? [`http://127.0.0.1:${forwardProxy.port}`, upstream.url]
+          : [gateway.url, '/harness']
+      const client = await RawClient.connect(base)
+      const get = `GET ${target}/ng/api/projects HTTP/1.1\r\nHost: ${new URL(upstream.url).host}\r\n\r\n`
+      client.write(get)
+      await client.until(/ok/)
+      gateway.kill('SIGTERM')
+      const connecting = () =>
+        RawClient.connect(gateway.url).then(
+          () => 'accepted',
+          () => 'refused',
+        )
+      await expect.poll(connecting).toBe('refused')
+      client.write(get)
+      expect((await client.closed()).match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
+      expect(await gateway.ended).toEqual({ code: 0, signal: null })
+    },
+  )
 
   it('refuses calls that wait for quota or for their next attempt when the time is nearly over, with Retry-After', async () => {
     let count = 0
