@@ -10,6 +10,7 @@ import { manifest } from '../manifest.ts'
 import { CommandError } from './command-error.ts'
 import { refuseLost } from './given.ts'
 import { printableLines } from './printable.ts'
+import { endAtSignal } from './stop-signal.ts'
 
 const CONFIG: [string, string] = [
   '-c, --config <file>',
@@ -23,6 +24,9 @@ const TOKEN_OPTION: [string, string] = [
   '--token <token>',
   'its admin.token, which everybody on this machine can see; else SLUICE_ADMIN_TOKEN, else the configured one',
 ]
+
+/** The commands that run until a signal ends them. */
+const SERVERS = new Set(['start', 'demo', 'sandbox'])
 
 /** Reads the command line and runs the command that it names. An expected failure ends with its message and code 1. */
 export async function main(argv: readonly string[]): Promise<void> {
@@ -73,6 +77,7 @@ function buildProgram(): Command {
       // A gateway runs on: its log copes with a reader that has gone.
       if (command.name() === 'start') growYoungGeneration(1)
       else process.stdout.on('error', endWithOutput)
+      if (SERVERS.has(command.name())) endAtSignal()
     })
     .hook('postAction', () => growYoungGeneration(2))
   command(program, 'start', 'run the gateway; with no configuration at all, in front of a sandbox')

@@ -5,7 +5,7 @@ import { allWarnings } from '../config/warnings.ts'
 import type { Config, StoreConfig } from '../schema/schema.ts'
 import { createLog, type Log, type Logger } from '../observe/log.ts'
 import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
-import { runGateway } from '../process/run.ts'
+import { runGateway, type Running } from '../process/run.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { findApart } from './find-apart.ts'
 import { giveMemoryBack } from './quiet-memory.ts'
@@ -50,10 +50,8 @@ export async function start(options: Options): Promise<void> {
     return again === undefined ? first : withPorts(again, options)
   }
   const run = config.server.workers > 1 ? runWorkers : runGateway
-  const gateway = await run(config, { log, load, text: textOf(first) }).catch((error: unknown) =>
-    explainFailure(error, '--port and --admin-port, or in the configuration'),
-  )
-  const drain = async (signal: string): Promise<void> => {
+  const opening = run(config, { log, load, text: textOf(first) })
+  const drain = async (gateway: Running, signal: string): Promise<void> => {
     const { server } = gateway.config()
     const until = stoppedBy(server)
     watch.close()
@@ -65,19 +63,38 @@ export async function start(options: Options): Promise<void> {
     log.logger.info('stopped')
     await log.close(lastWordsMs(until))
   }
-  // The signals come first: as soon as a caller reads that it listens, it may send one.
-  onStopSignal(drain, {
-    onReload: () => void gateway.reload({ actor: 'SIGHUP', address: 'local' }),
-    onImpatience(signal) {
-      log.logger.warn({ signal }, 'stopping at once: calls in flight are broken off')
-      log.flush()
+  let isStopping = false
+  // The signals come before the ports: as soon as one accepts connections, a signal must break off no call.
+  onStopSignal(
+    (signal) => {
+      isStopping = true
+      return opening.then(
+        (gateway) => drain(gateway, signal),
+        () => undefined,
+      )
     },
+    {
+      onReload: () =>
+        void opening.then(
+          (gateway) => gateway.reload({ actor: 'SIGHUP', address: 'local' }),
+          () => undefined,
+        ),
+      onImpatience(signal) {
+        log.logger.warn({ signal }, 'stopping at once: calls in flight are broken off')
+        log.flush()
+      },
+    },
+  )
+  const gateway = await opening.catch((error: unknown) => {
+    // Workers that were told to stop, too, may have ended before they took calls. That is no failure.
+    if (isStopping) return new Promise<never>(() => undefined)
+    return explainFailure(error, '--port and --admin-port, or in the configuration')
   })
   log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
   giveMemoryBack()
   for (const warning of allWarnings(first)) log.logger.warn(warning)
   if (config.store.kind === 'redis') warnIfVolatile(config.store, log.logger)
-  if (config.server.watch) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
+  if (config.server.watch && !isStopping) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
   // This goes to stderr, because a program may read the log on stdout.
   if (sandbox !== undefined)
     process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl, isWanted: isDemo }))
@@ -117,11 +134,11 @@ async function startWorker(options: Options): Promise<void> {
   const { config } = withPorts(await foundIn(await textFromFirstProcess()), options)
   const log = createLog(config.log)
   tellOfMistake(log)
-  const worker = await runWorker(config, { log, parse })
-  giveMemoryBack()
+  const opening = runWorker(config, { log, parse })
   // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
   for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
   const stop = async (): Promise<void> => {
+    const worker = await opening
     const until = stoppedBy(worker.management.config().server)
     await worker.stop()
     await log.close(lastWordsMs(until))
@@ -129,6 +146,8 @@ async function startWorker(options: Options): Promise<void> {
   // A service manager may send SIGTERM to every process, and the first process then passes it on. So a worker may get it twice, and the
   // second one must not end it at once. If the first process gets a second signal, it ends the workers.
   onStopSignal(stop, { signals: ['SIGTERM'], onImpatience: 'ignore' })
+  await opening
+  giveMemoryBack()
 }
 
 /** When a gateway that is told to stop now has stopped at the latest. */

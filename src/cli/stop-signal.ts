@@ -8,6 +8,16 @@ interface StopOptions {
   readonly onReload?: (() => void) | undefined
 }
 
+const endAtOnce = (): void => process.exit(0)
+
+/**
+ * Ends the process at a signal, until `onStopSignal` is called. Without this a process that has the number 1, as in a container, does
+ * not heed a signal while it loads its code and its configuration.
+ */
+export function endAtSignal(): void {
+  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, endAtOnce)
+}
+
 /** Runs `stop` at the first signal, then ends the process. A second signal ends the process at once, unless it is to be ignored. */
 export function onStopSignal(
   stop: (signal: string) => Promise<void>,
@@ -33,6 +43,8 @@ export function onStopSignal(
       )
     })
   }
+  // Last: without any listener a signal that has come, and was not dealt with yet, would be lost.
+  for (const signal of ['SIGTERM', 'SIGINT']) process.off(signal, endAtOnce)
 }
 
 function hasTerminal(): boolean {

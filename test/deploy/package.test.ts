@@ -210,7 +210,8 @@ registerHooks({ load: (url, context, next) => (process._rawDebug(url), next(url,
     const own = output.match(/(?<=^file:.*\/sluice\/dist\/).*$/gm)
     expect(own?.toSorted()).toEqual(['main.js', 'part-main.js', 'part-manifest.js'])
     const { sources } = JSON.parse(readFileSync(join(installed, 'dist/part-main.js.map'), 'utf8')) as SourceMap
-    expect(sources.toSorted()).toEqual(['../src/cli/command-error.ts', '../src/cli/main.ts'])
+    const files = ['command-error.ts', 'main.ts', 'stop-signal.ts'].map((file) => `../src/cli/${file}`)
+    expect(sources.toSorted()).toEqual(files)
     const packages = new Set(output.match(/(?<=^file:.*\/node_modules\/)(?!sluice\/)[^/]+/gm))
     expect([...packages]).toEqual(['commander'])
   })

@@ -1,14 +1,18 @@
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, renameSync } from 'node:fs'
+import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Agent, request, type ServerResponse } from 'node:http'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, inject, it, onTestFinished } from 'vitest'
+import { stringify } from 'yaml'
 import { makeCertificates } from '../support/certificates.ts'
 import { harnessConfig, newFolder, startGateway, startServer, startUpstream, stores } from '../support/gateway.ts'
 import { freePort } from '../support/find-redis.ts'
 import { call, RawClient } from '../support/http.ts'
-import { npmStart, startProcess } from '../support/process.ts'
+import { npmStart, Program, startProcess } from '../support/process.ts'
 import { hasSmallDisks, SmallDisk } from '../support/small-disk.ts'
+
+const hasNamespaces = spawnSync('unshare', ['--pid', '--fork', 'true']).status === 0
 
 describe.each(['SIGTERM', 'SIGINT'] as const)('%s', (signal) => {
   it('lets running calls finish, refuses new connections, turns readiness off, and ends with 0', async () => {
@@ -263,6 +267,38 @@ describe('SIGTERM', () => {
       return (await gateway.ended).code
     })
     expect(await Promise.all(ends)).toEqual([0, 0, 0, 0])
+  })
+
+  it.each([1, 2])('breaks off no call that comes as soon as the port accepts it (workers: %i)', async (workers) => {
+    const url = await startServer((_, response) => void setTimeout(() => response.end('ok'), 300))
+    const port = await freePort()
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig(url, {}, { server: { port, workers } })))
+    const program = new Program(['start'], { cwd })
+    const connecting = () => RawClient.connect(`http://127.0.0.1:${port}`).catch(() => undefined)
+    let client: RawClient | undefined
+    while (client === undefined) client = await connecting()
+    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    program.kill('SIGTERM')
+    expect(await client.closed()).toMatch(/^HTTP\/1\.1 200[^]*ok/)
+    expect(await program.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it.skipIf(!hasNamespaces)('is heeded while the gateway loads, also by the first process of a container', async () => {
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig('http://127.0.0.1:9')))
+    const command = ['unshare', '--pid', '--fork', '--kill-child', process.execPath, inject('program')]
+    const program = new Program(['start'], { cwd, command })
+    const { pid } = program.child
+    const first = () => Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'))
+    await expect.poll(first, { interval: 5 }).toBeGreaterThan(0)
+    const container = first()
+    // To such a process the system gives no signal for which it has no handler (pid_namespaces(7)).
+    const again = setInterval(() => process.kill(container, 'SIGTERM'), 20)
+    void program.ended.then(() => clearInterval(again))
+    expect((await program.ended).signal).toBeNull()
+    // The loader may leave no turn between the first signal and the second, which ends the gateway at once.
+    expect(program.stdout + program.stderr).not.toContain('"msg":"listening"')
   })
 
   it('a second time ends at once', async () => {
