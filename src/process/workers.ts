@@ -7,6 +7,7 @@ import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'
 import { instanceName, type Log } from '../observe/log.ts'
 import { CommonConfig } from './common-config.ts'
+import { HeldBreakers } from './held-breakers.ts'
 import { openManaged } from './management.ts'
 import { followBesideWorkers } from '../secrets/open.ts'
 import { gaugesOf, gaugesOfAll, type GaugeValues } from '../observe/gauges-of-all.ts'
@@ -95,6 +96,7 @@ export async function runWorkers(
   const name = instanceName(config.log.instance)
   const counts = new WorkerCounts()
   const links = new Set<WorkerLink>()
+  const held = new HeldBreakers()
   const fork = async (): Promise<Listening> => {
     const worker = cluster.fork()
     const { pid } = worker.process
@@ -130,6 +132,7 @@ export async function runWorkers(
     })
     const given = common.inForce
     const urls = await urlsOf(worker, common.given(given))
+    for (const order of held.all()) void link.ask({ ask: 'setBreaker', input: order }, Infinity)
     link.listens()
     await common.join(link, given)
     return urls
@@ -175,6 +178,7 @@ export async function runWorkers(
     const problems = await common.offer(textOf(found))
     if (problems !== undefined) return { result: 'rejected', problems }
     inForce = next
+    await held.forgetRemoved(() => askRows<BreakerRow>('breakers'))
     const before = secrets
     secrets = await followBesideWorkers(next, managed)
     await before.disposeAsync()
@@ -235,7 +239,7 @@ export async function runWorkers(
       registry: own,
       management: { ...managed, config: configInForce },
       breakers: async () => mergeBreakers(await askRows<BreakerRow>('breakers')),
-      setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
+      setBreaker: (order) => held.set(order, async () => (await askEach<boolean>('setBreaker', order)).includes(true)),
     })
     phase = 'serving'
     for (let count = links.size; count < config.server.workers; count++) {

@@ -156,6 +156,42 @@ describe('a gateway of several workers', () => {
     expect(valuesOf(parseMetrics(await metrics()), 'sluice_workers_missing')).toEqual({ '': 0 })
   })
 
+  it('holds a breaker that was opened by hand open in a worker that starts later, until it is closed', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startProcess({
+      ...workersConfig(upstream.url),
+      // When all workers are gone, a port that the system chose is gone, too.
+      server: { port: await freePort(), workers: 2 },
+      admin: { port: 0, token: 'admin-token' },
+    })
+    const headers = { authorization: 'Bearer admin-token', 'content-type': 'application/json' }
+    const order = (state: string) =>
+      call(gateway.adminUrl, '/v1/upstreams/harness/breaker', {
+        method: 'POST',
+        headers,
+        body: JSON.stringify({ state }),
+      })
+    const workers = () => childrenOf(gateway.child.pid!)
+    const replaceAll = async () => {
+      const before = workers()
+      for (const pid of before) process.kill(pid, 'SIGKILL')
+      await expect.poll(() => workers().filter((pid) => !before.includes(pid)).length).toBe(2)
+      await expect.poll(async () => (await call(gateway.adminUrl, '/readyz')).json().status).toBe('ready')
+      await expect.poll(async () => (await call(gateway.adminUrl, '/readyz')).json().degraded).toBeUndefined()
+    }
+    const ofCalls = async () =>
+      new Set(
+        (await Promise.all(Array.from({ length: 20 }, () => call(gateway.url, READ)))).map(({ status }) => status),
+      )
+    expect((await order('open')).status).toBe(200)
+    await replaceAll()
+    expect(await ofCalls()).toEqual(new Set([503]))
+    expect(upstream.seen).toEqual([])
+    expect((await order('closed')).status).toBe(200)
+    await replaceAll()
+    expect(await ofCalls()).toEqual(new Set([200]))
+  })
+
   it.skipIf(!hasPrometheus()).each(['SIGKILL', 'SIGSTOP'] as const)(
     'keeps counting up when a worker gets %s under load',
     async (signal) => {
