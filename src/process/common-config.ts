@@ -30,7 +30,7 @@ export class CommonConfig {
   }
 
   /**
-   * Offers a new configuration to all workers, and waits until each has answered or ended. A worker that hangs is killed within
+   * Offers a new configuration to all workers, and waits until each has answered or ended. Those that stop do not count. A worker that hangs is killed within
    * seconds, and its replacement starts with what is in force then. Returns undefined if the workers took the configuration. If one
    * refuses it, the others go back to the configuration before, and the problems are returned.
    */
@@ -43,7 +43,7 @@ export class CommonConfig {
     return problems
   }
 
-  /** Resolves when the worker runs what is in force, or has ended. A worker that refuses it is killed and so replaced. */
+  /** Resolves when the worker runs what is in force, has ended, or stops. A worker that refuses it is killed and so replaced. */
   async #align(link: WorkerLink): Promise<void> {
     while (this.#running.has(link) && this.#running.get(link) !== this.inForce) {
       const answer = await this.#give(link, this.inForce)
@@ -55,17 +55,19 @@ export class CommonConfig {
     }
   }
 
+  /** Undefined if the worker has ended, or stops: it will end, and its replacement starts with what is in force then. */
   async #give(link: WorkerLink, text: ConfigText): Promise<Reloaded | undefined> {
-    const answer = await link.ask<Reloaded>({ ask: 'reload', input: this.given(text) }, Infinity)
-    if (answer !== undefined && answer.result !== 'rejected' && this.#running.has(link)) this.#running.set(link, text)
+    const answer = await link.ask<Reloaded | null>({ ask: 'reload', input: this.given(text) }, Infinity)
+    if (answer === null || answer === undefined) return undefined
+    if (answer.result !== 'rejected' && this.#running.has(link)) this.#running.set(link, text)
     return answer
   }
 }
 
-/** An answer is undefined if the worker ended before it gave one. */
+/** An answer is undefined if the worker stops, or ended before it gave one. */
 function problemsOf(answers: readonly (Reloaded | undefined)[]): readonly string[] | undefined {
   const refusal = answers.find((answer) => answer?.result === 'rejected')
   if (refusal?.result === 'rejected') return refusal.problems
   const hasNobodyTaken = answers.length > 0 && answers.every((answer) => answer === undefined)
-  return hasNobodyTaken ? ['no worker took it: each of them ended before it answered'] : undefined
+  return hasNobodyTaken ? ['no worker took it: each of them stops, or ended before it answered'] : undefined
 }

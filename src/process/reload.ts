@@ -80,8 +80,8 @@ export class Reloader {
   }
 }
 
-/** Why a gateway that has been told to stop takes no other configuration. */
-export const STOPS = 'the gateway stops'
+/** A gateway that has been told to stop takes no other configuration. */
+export const STOPS: Reloaded = { result: 'rejected', problems: ['the gateway stops'] }
 
 /** The actor in the audit trail when the program reloads by itself. */
 export const SELF: Actor = { actor: 'gateway', address: 'local' }

@@ -311,7 +311,7 @@ export async function runWithoutAdmin(
   const stop = (): Promise<void> => (stopping ??= end())
   const reloads = new UnderWay()
   const applyNow = async (found: FoundConfig): Promise<Reloaded> => {
-    if (stopping !== undefined) return { result: 'rejected', problems: [STOPS] }
+    if (stopping !== undefined) return STOPS
     const { config: next, changed, needRestart } = reloadable(found, live.current.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
     const anew = countedAnew(live.current.config.upstreams, next.upstreams)

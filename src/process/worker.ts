@@ -10,7 +10,7 @@ import type { Config } from '../schema/schema.ts'
 import type { BreakerOrder } from '../server/admin/status.ts'
 import { systemClock } from '../time/clock.ts'
 import { FirstProcess } from './first-process.ts'
-import { applied } from './reload.ts'
+import { applied, STOPS } from './reload.ts'
 import { type GatewayProcess, runWithoutAdmin } from './run.ts'
 import type { Ask, ConfigText, FromWorker, GivenText, Question, ToWorker } from './worker-link.ts'
 
@@ -47,13 +47,15 @@ export async function runWorker(
     },
     alive: () => Promise.resolve('alive'),
     counts: () => tellCounts(registry),
-    reload: (next) =>
-      applied(async () => {
+    async reload(next) {
+      const reloaded = await applied(async () => {
         const { generation, ...text } = next as GivenText
         const found = await parse(text)
         beginGeneration(generation)
         return gateway.apply(found)
-      }),
+      })
+      return reloaded === STOPS ? null : reloaded
+    },
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
   } satisfies Record<Question, (input: Ask['input'], number: number) => Promise<unknown>>

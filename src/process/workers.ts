@@ -172,7 +172,7 @@ export async function runWorkers(
   collectProcessMetrics(own)
   const missingWorkers = registerProcessInfo(own)
   const applyNow = async (found: FoundConfig): Promise<Reloaded> => {
-    if (phase === 'stopping') return { result: 'rejected', problems: [STOPS] }
+    if (phase === 'stopping') return STOPS
     const { config: next, changed, needRestart } = reloadable(found, inForce)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
     const problems = await common.offer(textOf(found))

@@ -7,7 +7,7 @@ import { stringify } from 'yaml'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import type { QuotaRow } from '../../src/server/admin/status.ts'
 import { ACCOUNT, harnessConfig, newFolder, startUpstream } from '../support/gateway.ts'
-import { call } from '../support/http.ts'
+import { call, RawClient } from '../support/http.ts'
 import { freePort } from '../support/find-redis.ts'
 import { hasPrometheus } from '../support/find-prometheus.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
@@ -373,6 +373,31 @@ describe('a gateway of several workers', () => {
     expect((await call(url, '/nothing')).status).toBe(404)
     program.kill('SIGTERM')
     expect(await program.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it('reloads while one worker stops, which still finishes what it has', async () => {
+    const upstream = await startUpstream()
+    // The worker stops for longer than a test may take.
+    const server = { port: 0, workers: 2, shutdownDelay: '10m' }
+    const config = { ...workersConfig(upstream.url), server }
+    const gateway = await startProcess(config)
+    const [stopping] = childrenOf(gateway.child.pid!) as [number]
+    const stops = async () => {
+      const client = await RawClient.connect(gateway.url)
+      client.write('GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n')
+      const head = await client.until(/\r\n\r\n/)
+      client.socket.destroy()
+      return /^connection: close\r$/im.test(head)
+    }
+    expect(await stops()).toBe(false)
+    process.kill(stopping, 'SIGTERM')
+    await expect.poll(stops).toBe(true)
+    for (const shutdownDelay of ['9m', '8m']) {
+      gateway.configure({ ...config, server: { ...server, shutdownDelay } })
+      const reloaded = await call(gateway.adminUrl, '/v1/reload', { method: 'POST' })
+      expect([reloaded.status, reloaded.body]).toEqual([200, expect.stringContaining('applied')])
+    }
+    expect(childrenOf(gateway.child.pid!)).toContain(stopping)
   })
 
   it('drains on SIGTERM: every worker finishes what it has', async () => {
