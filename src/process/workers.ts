@@ -139,7 +139,10 @@ export async function runWorkers(
   }
   const replace = async (): Promise<void> => {
     if (phase !== 'serving') return
-    await fork().catch((err: unknown) => log.logger.error({ err }, 'no new worker'))
+    await fork().catch((err: unknown) => {
+      // A gateway that stops ends also the workers that still start.
+      if (phase === 'serving') log.logger.error({ err }, 'no new worker')
+    })
   }
   // Workers are killed whatever ends this process. Otherwise one that hangs, or is stopped, would stay behind.
   process.on('exit', () => {

@@ -400,6 +400,20 @@ describe('a gateway of several workers', () => {
     expect(childrenOf(gateway.child.pid!)).toContain(stopping)
   })
 
+  it('ends without an error in the log while a worker that died is being replaced', async () => {
+    const gateway = await startProcess(workersConfig('http://127.0.0.1:1'))
+    const pid = gateway.child.pid!
+    const before = childrenOf(pid)
+    process.kill(before[0]!, 'SIGKILL')
+    const added = () => childrenOf(pid).filter((child) => !before.includes(child))
+    await expect.poll(() => added().length, { interval: 5 }).toBe(1)
+    gateway.kill('SIGTERM')
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+    const errors = gateway.stdout.split('\n').filter((line) => line.includes('"level":50'))
+    expect(errors).toEqual([expect.stringContaining('a worker died and will be replaced')])
+    expect(gateway.stderr).toBe('')
+  })
+
   it('drains on SIGTERM: every worker finishes what it has', async () => {
     const { sandbox, gateway } = await setUp()
     sandbox.setFaults({ latencyMs: 500 })
