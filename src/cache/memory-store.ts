@@ -23,10 +23,13 @@ export class MemoryStore implements CacheStore {
    * old one are never found again.
    */
   readonly #values: LRUCache<string, Value>
+  readonly #onInvalidate: ((resource: string) => void) | undefined
   #generations = 0
 
-  constructor(clock: Clock, maxBytes: number) {
+  /** `onInvalidate` is called for each resource that a write of this process invalidates. */
+  constructor(clock: Clock, maxBytes: number, onInvalidate?: (resource: string) => void) {
     this.#clock = clock
+    this.#onInvalidate = onInvalidate
     this.#values = new LRUCache({
       maxSize: maxBytes,
       sizeCalculation: ({ stored }) => OVERHEAD_BYTES + (stored === undefined ? 0 : sizeOf(stored)),
@@ -53,6 +56,12 @@ export class MemoryStore implements CacheStore {
   }
 
   invalidate(resource: string): void {
+    this.forget(resource)
+    this.#onInvalidate?.(resource)
+  }
+
+  /** Invalidates a resource because of a write of another process. */
+  forget(resource: string): void {
     this.#values.delete(resource)
   }
 

@@ -10,9 +10,18 @@ import type { CacheStore } from './store.ts'
 
 const DEFAULT_MAX_BYTES = 64 * 1_048_576
 
+/** The caches in memory of the other processes of this gateway. */
+export interface CachePeers {
+  /** Tells them that a write has ended the generation of a resource. */
+  tell(resource: string): void
+  /** Calls `forget` for each resource of which they tell. */
+  onTold(forget: (resource: string) => void): void
+}
+
 export interface CacheParts {
   readonly clock: Clock
   readonly metrics: Metrics
+  readonly peers?: CachePeers | undefined
 }
 
 /** The parts that the caches of all upstreams share. The store is opened for the first upstream with a cached route. */
@@ -35,7 +44,7 @@ export class SharedCache {
 
   /** Opens the store, if it is not open yet. Returns this. */
   openStore(): this {
-    this.#store ??= this.#open()
+    void this.store
     return this
   }
 
@@ -57,8 +66,12 @@ export class SharedCache {
 
   #open(): CacheStore {
     const { cache, store } = this.#config
-    const { clock, metrics } = this.#parts
-    if (cache.store === 'memory') return new MemoryStore(clock, cache.maxBytes ?? DEFAULT_MAX_BYTES)
+    const { clock, metrics, peers } = this.#parts
+    if (cache.store === 'memory') {
+      const memory = new MemoryStore(clock, cache.maxBytes ?? DEFAULT_MAX_BYTES, peers?.tell)
+      peers?.onTold((resource) => memory.forget(resource))
+      return memory
+    }
     const redis = connectRedis(store)
     this.#opened = connectedOrLate(redis, clock)
     return new RedisStore({

@@ -26,6 +26,7 @@ import { ReloadCounts } from '../observe/reload-counts.ts'
 import { LOSABLE } from '../records/losses.ts'
 import { TokenShare } from '../credentials/token-share.ts'
 import { RedisTokens } from '../credentials/token-store.ts'
+import { cachePeers } from './cache-peers.ts'
 import type { FirstProcess } from './first-process.ts'
 import { openManaged, sharedBy } from './management.ts'
 import { QueueCapacity } from '../queue/capacity.ts'
@@ -188,7 +189,7 @@ export async function runWithoutAdmin(
   const tokenStore = store.kind === 'redis' ? new RedisTokens(store, clock) : first?.tokens
   const tokens = tokenStore && new TokenShare(tokenStore, store.prefix, clock)
   parts.defer(() => tokens?.close())
-  const cache = new SharedCache(config, { clock, metrics })
+  const cache = new SharedCache(config, { clock, metrics, peers: isWorker ? cachePeers() : undefined })
   parts.defer(() => cache.close())
   const usage = new Usage({ metrics, clock })
   const managed = await openManaged(config.store, { clock, logger, isWorker })

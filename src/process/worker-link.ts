@@ -63,6 +63,8 @@ export interface FromWorker {
   /** What the worker asks and tells the ledger of the first process. */
   readonly ledger?: readonly Told[]
   readonly request?: WorkerRequest
+  /** Resources of the cache in memory that writes have ended, for the other workers. */
+  readonly invalidated?: readonly string[]
 }
 
 /** What the first process does for workers that share the embedded store. */
@@ -88,6 +90,8 @@ export interface ToWorker {
   readonly ledger?: readonly Answer[]
   /** The outcome of a `WorkerRequest`: its answer, or the problem that it failed with. */
   readonly given?: { readonly number: number; readonly answer?: unknown; readonly problem?: string }
+  /** Resources of the cache that writes through another worker have ended. */
+  readonly invalidated?: readonly string[]
 }
 
 interface LinkOptions {

@@ -122,6 +122,12 @@ export async function runWorkers(
     })
     links.add(link)
     shared?.serve(worker)
+    worker.on('message', ({ invalidated }: FromWorker) => {
+      if (invalidated === undefined) return
+      const others = [...links].filter((other) => other !== link)
+      // Without this callback an error of a closed channel would end the first process.
+      for (const other of others) other.worker.send({ invalidated } satisfies ToWorker, () => undefined)
+    })
     worker.once('exit', (code, signal) => {
       links.delete(link)
       common.leave(link)
