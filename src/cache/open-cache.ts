@@ -29,6 +29,8 @@ export class SharedCache {
   readonly flights = new Flights()
   readonly #config: Pick<Config, 'cache' | 'store'>
   readonly #parts: CacheParts
+  /** The names of the upstreams that are cached, or were before a reload. */
+  readonly #everCached = new Set<string>()
   #store: CacheStore | undefined
   #opened: Promise<void> = Promise.resolve()
 
@@ -42,10 +44,16 @@ export class SharedCache {
     return (this.#store ??= this.#open())
   }
 
-  /** Opens the store, if it is not open yet. Returns this. */
-  openStore(): this {
-    void this.store
-    return this
+  /**
+   * The cache as an upstream uses it: for a cached one the store is open. One that a reload made uncached still has the cache, because
+   * its writes must end what was kept before: another reload may bring that back. Undefined for one that was never cached.
+   */
+  of(upstream: string, isCached: boolean): this | undefined {
+    if (isCached) {
+      void this.store
+      this.#everCached.add(upstream)
+    }
+    return this.#everCached.has(upstream) ? this : undefined
   }
 
   /**

@@ -247,7 +247,7 @@ function* buildUpstream(
     hedging: hedgingOf(config, previous),
     budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
     timeouts: services.metrics.timeoutsOf(name),
-    cache: isCached(config) ? services.cache?.openStore() : undefined,
+    cache: services.cache?.of(name, isCached(config)),
     aliasPrefix: preset?.aliasPrefix ?? '',
     requestIdHeaders: config.requestIdHeaders.map((name) => name.toLowerCase()),
     keyHeaders,

@@ -242,4 +242,34 @@ describe.each(Object.keys(caches) as Kind[])('answers that are kept in %s', (kin
     await gateway.reloadWith({ ...configOf('B'), store: before.store, cache: before.cache })
     expect((await call(gateway.url, '/api/items')).body).toBe('B')
   })
+
+  it('do not come back from before a write when a reload turns the cache off, and another one on', async () => {
+    let item = 'old'
+    const url = await startServer((request, response) => {
+      if (request.method === 'PUT') item = 'new'
+      response.writeHead(200, FRESH).end(item)
+    })
+    const services = caches[kind]()
+    const configOf = (cache: boolean) => ({
+      server: { port: 0 },
+      admin: { port: 0 },
+      ...services,
+      upstreams: {
+        api: {
+          url,
+          accounts: { main: {} },
+          limits: { read: [], write: [] },
+          routes: [{ method: 'GET', path: '/items', class: 'read', cache }],
+        },
+      },
+    })
+    const gateway = await startGateway(configOf(true))
+    const read = async () => (await call(gateway.url, '/api/items')).body
+    expect(await read()).toBe('old')
+    await gateway.reloadWith(configOf(false))
+    await call(gateway.url, '/api/items', { method: 'PUT' })
+    expect(await read()).toBe('new')
+    await gateway.reloadWith(configOf(true))
+    expect(await read()).toBe('new')
+  })
 })
