@@ -3,7 +3,7 @@ import type { EpochMs } from '../time/clock.ts'
 import { type Entry, valueOf } from './entry.ts'
 import { parseHttpDate } from '../http/date.ts'
 import { asSent } from '../http/entity-tag.ts'
-import { type Fields, joined } from '../http/fields.ts'
+import { type Fields, joined, onlyValue } from '../http/fields.ts'
 
 /** The fields of a request that revalidates an entry (RFC 9111 §4.3.1); none if the entry has no validator. */
 export function validatorsOf(entry: Entry): string[] {
@@ -22,6 +22,18 @@ export const CONDITIONS: ReadonlySet<string> = new Set(['if-none-match', 'if-mod
 export function isAbout(entry: Entry, fields: Fields): boolean {
   const [theirs, ours] = [fields.etag, valueOf(entry, 'etag')]
   return theirs === undefined || ours === undefined || opaqueOf(joined(theirs)) === opaqueOf(ours)
+}
+
+/**
+ * Whether the 200 to a HEAD tells of no other version than this entry (RFC 9111 §4.3.5). Lengths are compared only in the same coding:
+ * the gateway may have kept what it unpacked.
+ */
+export function agreesWithHead(entry: Entry, fields: Fields): boolean {
+  const [theirs, ours] = [joined(fields['last-modified']), valueOf(entry, 'last-modified')]
+  if (!isAbout(entry, fields) || (theirs !== '' && ours !== undefined && theirs !== ours)) return false
+  const length = onlyValue(fields['content-length'])
+  const isSameCoding = joined(fields['content-encoding']) === (valueOf(entry, 'content-encoding') ?? '')
+  return length === undefined || !isSameCoding || Number(length) === entry.body.length
 }
 
 /** Whether a 304 answers the client, because it has the stored answer already (RFC 9110 §13.2.2). */

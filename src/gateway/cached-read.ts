@@ -1,7 +1,7 @@
 import { type Fields, onlyValue } from '../http/fields.ts'
 import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
 import { Capture } from '../cache/capture.ts'
-import { isAbout, validatorsOf } from '../cache/conditional.ts'
+import { agreesWithHead, isAbout, validatorsOf } from '../cache/conditional.ts'
 import { type Entry, keptHeaders, toFields, updatedHeaders } from '../cache/entry.ts'
 import { type Directives, parseDirectives } from '../cache/fields.ts'
 import type { Flight, Landed } from '../cache/flights.ts'
@@ -331,7 +331,10 @@ export class CachedRead implements ResponseObserver {
   ): Capture | NotKept | undefined {
     const { maxEntryBytes } = this.#shared
     if (this.#place.generation === undefined) return 'unavailable'
-    if (this.#call.request.method !== 'GET') return undefined
+    if (this.#call.request.method !== 'GET') {
+      if (status === 200 && this.#entry !== undefined && !agreesWithHead(this.#entry, fields)) this.#place.drop()
+      return undefined
+    }
     const now = this.#call.clock.now()
     const freshness = this.#freshnessOf(status, fields)
     if (typeof freshness === 'string') return this.#outdated(status, freshness)

@@ -81,7 +81,7 @@ export interface Upstream {
   readonly budgetExhausted: CounterSeries
   /** Counts timeouts, by phase. */
   readonly timeouts: Readonly<Record<TimeoutPhase, CounterSeries>>
-  /** Undefined if no response of the upstream is cached. */
+  /** Undefined if no response of the upstream is cached, nor was before a reload. */
   readonly cache: SharedCache | undefined
   /** The prefix under which the vendor serves the same paths a second time; empty if there is none. */
   readonly aliasPrefix: string

@@ -176,6 +176,32 @@ describe.each(Object.keys(caches) as Kind[])('a cached route, kept in %s', (kind
     expect(gateway.upstream.seen).toHaveLength(2)
   })
 
+  it.each([
+    ['another ETag', { etag: '"b"' }, false],
+    ['another Last-Modified', { 'last-modified': 'Tue, 02 Jan 2024 00:00:00 GMT' }, false],
+    ['another length', { 'content-length': '9' }, false],
+    ['another length, in another coding', { 'content-length': '9', 'content-encoding': 'gzip' }, true],
+    ['nothing else', {}, true],
+  ])('is given on after a HEAD only if that tells of the same version: %s', async (_, changed, isGiven) => {
+    const fields = {
+      ...FRESH,
+      etag: '"a"',
+      'last-modified': 'Mon, 01 Jan 2024 00:00:00 GMT',
+      'content-length': '4',
+    }
+    const gateway = await startCached(
+      ({ method }, response) =>
+        method === 'HEAD'
+          ? response.writeHead(200, { ...fields, ...changed }).end()
+          : response.writeHead(200, fields).end('item'),
+      { kind },
+    )
+    await gateway.read()
+    const head = await gateway.read({ 'cache-control': 'no-cache' }, '/items/1', { method: 'HEAD' })
+    expect(head.status).toBe(200)
+    expect((await gateway.read()).headers['cache-status']).toMatch(isGiven ? /; hit/ : /fwd=uri-miss/)
+  })
+
   it('ends with a write what is kept of its path, in every form of writing it', async () => {
     const gateway = await startCached(
       ({ method }, response, count) =>
