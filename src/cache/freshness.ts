@@ -66,7 +66,7 @@ export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshnes
   if (NEVER_STORED.has(status)) return 'status'
   if (exchanged.wanted.has('no-store')) return 'no-store'
   if (membersOf(fields.vary).includes('*')) return 'vary'
-  if (policy.scope === 'account' && fields['set-cookie'] !== undefined && !directives.has('public')) return 'set-cookie'
+  if (policy.scope === 'account' && fields['set-cookie'] !== undefined) return 'set-cookie'
   const isShared = !policy.isPrivate
   const semantics = new CacheSemantics(
     { method: 'GET', headers: isAuthorized ? { authorization: '-' } : {} },
