@@ -124,8 +124,10 @@ export class Attempt implements ResponseHandler, Disposable {
   #socket: Duplex | undefined
   /** The status of the interim response that came last. */
   #interim: number | undefined
-  /** Whether the headers of the response count as a success for the breaker. */
+  /** Whether the headers of the response count as a success for the breaker, and its body has not broken off. */
   #isGood = false
+  /** From when on a body that still comes makes the response a success: a stream may go on for months. */
+  #steadyAt = Infinity
   /**
    * Ends the attempt when its client has gone. If other calls wait for the response, it ends when the last of them has gone; if it goes
    * on for its price alone, when the gateway stops.
@@ -193,6 +195,8 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#socket?.destroy()
     if (this.#response === undefined) this.#control?.abort(OVER)
     else this.#response.abort()
+    // Many a stream of events ends only with its client. Up to then the upstream did well.
+    if (this.#isGood && this.#call.isGone) this.#breakerPermit?.completed()
     this.#resolve?.({ kind: 'gone', tookMs: this.#elapsedMs() })
     try {
       this.#credentialUse?.[Symbol.dispose]()
@@ -238,6 +242,7 @@ export class Attempt implements ResponseHandler, Disposable {
 
   onResponseData(_: unknown, chunk: Buffer): void {
     this.#safely(() => {
+      if (this.#isGood) this.#noteSteady()
       const look = this.#look
       if (look === undefined) return this.#response?.onData(chunk)
       look.response.onData(chunk)
@@ -255,6 +260,12 @@ export class Attempt implements ResponseHandler, Disposable {
 
   onResponseError(_: unknown, error: Error): void {
     this.#safely(() => this.#break(error))
+  }
+
+  #noteSteady(): void {
+    if (this.#call.clock.now() < this.#steadyAt) return
+    this.#breakerPermit?.completed()
+    this.#steadyAt = Infinity
   }
 
   readonly #onGone = (): void => this.#safely(() => this.#leave())
@@ -396,8 +407,10 @@ export class Attempt implements ResponseHandler, Disposable {
       this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs() })
     } else {
       // A `BodyError` is not the upstream's fault: it answered early, and the client then failed to send the rest of its body.
-      if (this.#isGood && this.#response?.isWanted === true && !(error instanceof BodyError))
+      if (this.#isGood && this.#response?.isWanted === true && !(error instanceof BodyError)) {
+        this.#isGood = false
         this.#breakerPermit?.failed(this.#failure(`the body broke off${codeOf(error)}`))
+      }
       this.#response?.onError(error)
     }
   }
@@ -480,11 +493,12 @@ export class Attempt implements ResponseHandler, Disposable {
 
   /** Reports the response to the breaker and to the adaptive concurrency. The upstream's time begins when it has the whole request body. */
   #judge(status: number, sinceStartMs: number): void {
-    const { slow = Infinity } = this.#target.upstream.config.breaker
+    const { slow = Infinity, reset } = this.#target.upstream.config.breaker
     const answeredAt = this.#startedAt + sinceStartMs
     const tookMs = answeredAt - Math.max(this.#sentAt, this.#options.body?.progressAt ?? 0)
     this.#target.admissionPolicy.capacity.answered(tookMs, status === 429 || status === 503)
     this.#isGood = status < 500 && tookMs <= slow
+    this.#steadyAt = answeredAt + reset
     if (this.#isGood) return this.#breakerPermit?.answered()
     const late = tookMs > slow ? ` after ${Math.round(tookMs)} ms, which is longer than breaker.slow` : ''
     this.#breakerPermit?.failed(this.#failure(`status ${status}${late}`))

@@ -18,7 +18,7 @@ export interface BreakerPermit extends Disposable {
   readonly isProbe: boolean
   /** The response headers arrived in time and are no failure. The body may still break off. */
   answered(): void
-  /** The whole response arrived, after `answered`. */
+  /** After `answered`: the whole response arrived, or its body came for long, or until its client left. May be called again. */
   completed(): void
   /** The call failed: instead of `answered`, or instead of `completed` if the body broke off. */
   failed(failure: BreakerFailure): void

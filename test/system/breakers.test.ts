@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { constants, createServer, type ServerHttp2Stream } from 'node:http2'
+import type { ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
@@ -81,6 +82,35 @@ describe('a breaker', () => {
     const gateway = await startGateway(harnessConfig(url, { ...ONCE, breaker: { failures: 2 } }))
     for (let i = 0; i < 2; i++) await expect(call(gateway.url, READ)).rejects.toThrow()
     expect(await errorOf(gateway.url, READ)).toBe('breaker_open')
+  })
+
+  it('counts streams that their clients end, and those that go on for long, as successes between failures', async () => {
+    const clock = new SimulatedClock()
+    const streams: ServerResponse[] = []
+    const url = await startServer((request, response) => {
+      if (request.url!.includes('sick')) return void response.writeHead(500).end()
+      streams.push(response)
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: 1\n\n')
+    })
+    const gateway = await startGateway(harnessConfig(url, { ...ONCE, breaker: { failures: 2, reset: '60s' } }), {
+      clock,
+    })
+    const fail = async (): Promise<void> => expect((await call(gateway.url, '/harness/sick')).status).toBe(500)
+    const stream = await open(gateway.url, READ)
+    await once(stream, 'data')
+    await fail()
+    stream.destroy()
+    await expect.poll(() => gateway.lines).toMatchObject([{ status: '500' }, { outcome: 'client_gone' }])
+    await fail()
+    const long = await open(gateway.url, READ)
+    await once(long, 'data')
+    await clock.advance(60 * SECOND)
+    streams.at(-1)!.write('data: 2\n\n')
+    await once(long, 'data')
+    await fail()
+    expect((await call(gateway.url, '/harness/sick')).status).toBe(500)
+    expect(await errorOf(gateway.url, READ)).toBe('breaker_open')
+    long.destroy()
   })
 
   it.each([
