@@ -6,7 +6,7 @@ import type { Client } from '../clients/client.ts'
 import { accessOf, isAccessAllowed, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
 import { readAbsoluteTarget } from '../gateway/absolute-target.ts'
 import type { Tunnelling } from '../gateway/call.ts'
-import { Failure, isFailure } from '../gateway/failure.ts'
+import { Failure, invalid, isFailure } from '../gateway/failure.ts'
 import { DELIVERED, type Forwarded, GONE, refused } from '../gateway/forwarded.ts'
 import { markProxied, proxiedOn, type Tunnelled } from '../gateway/proxied.ts'
 import { withoutBrackets } from '../net/address.ts'
@@ -272,8 +272,4 @@ function whyNoTls(host: string, error: DialError | undefined, file: string): str
     return `the client ended its TLS to ${host} without a request: if it does not trust the gateway's certificate, ${advice}`
   }
   return `the client and the gateway agree on no TLS for ${host} (${error.code ?? error.message})`
-}
-
-function invalid(message: string): Failure {
-  return new Failure('invalid_request', message)
 }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { normalHost } from '../clients/network-access.ts'
 import { isLoopback } from '../net/address.ts'
-import { Failure } from './failure.ts'
+import { type Failure, invalid } from './failure.ts'
 
 /** A request target in absolute form, as clients send it to a proxy (RFC 9112 §3.2.2). */
 export interface AbsoluteTarget {
@@ -54,8 +54,4 @@ export function isOwnHost(
   const address = localAddress.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '')
   if (hostname === (address.includes(':') ? normalHost(`[${address}]`) : address)) return true
   return isLoopback(address) && isLoopback(hostname)
-}
-
-function invalid(message: string): Failure {
-  return new Failure('invalid_request', message)
 }

@@ -33,6 +33,10 @@ export class Failure {
   }
 }
 
+export function invalid(message: string): Failure {
+  return new Failure('invalid_request', message)
+}
+
 export function isFailure(value: object): value is Failure {
   return value instanceof Failure
 }

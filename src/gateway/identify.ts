@@ -11,7 +11,7 @@ import type { Account } from './account.ts'
 import { authenticate, authenticateProxied } from './authenticate.ts'
 import type { Target } from './call.ts'
 import { candidatesFor } from './candidates.ts'
-import { Failure, isFailure } from './failure.ts'
+import { Failure, invalid, isFailure } from './failure.ts'
 import { findProxied } from './find-proxied.ts'
 import { type Proxied, proxyKey } from './proxied.ts'
 import { bareHost } from '../net/address.ts'
@@ -281,8 +281,4 @@ function orRather(names: string): string {
 
 function forbidden(message: string): Failure {
   return new Failure('forbidden', message)
-}
-
-function invalid(message: string): Failure {
-  return new Failure('invalid_request', message)
 }

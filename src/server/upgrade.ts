@@ -1,9 +1,9 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { Failure } from '../gateway/failure.ts'
+import { type Failure, invalid } from '../gateway/failure.ts'
 import { hasBody } from '../upstream/body.ts'
 import type { Proxy } from './proxy.ts'
-import { ExactResponse } from './response.ts'
+import { ExactResponse, underWay } from './response.ts'
 
 /**
  * Whether a request asks for a WebSocket. Every other Upgrade is ignored: the request is served as if the field were not there.
@@ -67,12 +67,6 @@ function inTurn({ socket }: IncomingMessage, proxy: Proxy, serve: () => void): v
   onTurn()
 }
 
-/** The response that a connection is busy with. Node replaces it by the next one before its "close" is emitted. */
-function underWay(socket: Socket): ServerResponse | undefined {
-  const { _httpMessage: response } = socket as { _httpMessage?: ServerResponse | null }
-  return response ?? undefined
-}
-
 /** Serves a CONNECT. The response is for a refusal; a tunnel takes the connection. */
 export type ConnectListener = (request: IncomingMessage, response: ServerResponse, socket: Socket, head: Buffer) => void
 
@@ -113,8 +107,4 @@ function preRejectionOf(request: IncomingMessage): Failure | undefined {
   if (request.method !== 'GET' || hasBody(request)) return invalid('a WebSocket begins with a GET without a body')
   if (request.headers['sec-websocket-key'] === undefined) return invalid('a WebSocket begins with a Sec-WebSocket-Key')
   return undefined
-}
-
-function invalid(message: string): Failure {
-  return new Failure('invalid_request', message)
 }
