@@ -22,7 +22,6 @@ import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
 import { answerAsLastHop, isLastHop } from '../gateway/max-forwards.ts'
 import { PROXY_KEY_HEADERS, proxiedOn, proxyKey } from '../gateway/proxied.ts'
-import { isSafeMethod } from '../routing/route.ts'
 import { Roster } from '../time/roster.ts'
 import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
@@ -36,8 +35,9 @@ import type { Wanted } from '../requests/history.ts'
 import { originalUrl } from './access-line.ts'
 import { CallRecorder, type CallTimes, type RecorderOptions, UNANSWERED } from './call-recorder.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
+import { Pipelines } from './pipelines.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
-import { isHttp2, whyMalformed } from './well-formed.ts'
+import { whyMalformed } from './well-formed.ts'
 
 export interface ProxyOptions extends RecorderOptions {
   /** The configuration in force. Each call reads it once. */
@@ -61,8 +61,7 @@ export class Proxy {
   readonly #active = new Roster<Arriving>()
   /** Calls that have ended and are not recorded yet. */
   readonly #ended: { readonly call: Arriving; readonly result: Forwarded; readonly times: CallTimes }[] = []
-  /** Connections on which a request has waited for earlier ones. From then on every request on such a connection waits. */
-  readonly #inTurn = new WeakSet<Socket>()
+  readonly #pipelines = new Pipelines()
   #areConnectionsClosed = false
   readonly #tunnels = new Tunnels()
   #idle: PromiseWithResolvers<void> | undefined
@@ -123,7 +122,7 @@ export class Proxy {
     }
     // The bytes may belong to a request that waits for the answers before its own. The client would take a refusal for one of
     // those answers.
-    if (this.#inTurn.has(socket)) return void socket.destroy()
+    if (this.#pipelines.haveWaitedOn(socket)) return void socket.destroy()
     if (!hasLeft) call.malformed = failure
     // A refusal is sent only if no other response is due before it, and none has begun. The client would take it for the
     // response to an earlier request, or for a part of the body.
@@ -169,8 +168,8 @@ export class Proxy {
     // An earlier answer was the last one on this connection, so this request can't be answered.
     if (request.socket.writableEnded) return void request.socket.destroy()
     // A request that waits for the answers before its own counts as unread. If the connection ends first, it is not logged.
-    if (this.#waitsForTurn(request, response))
-      return void response.once('socket', () => void this.serve(request, response, preRejection))
+    if (this.#pipelines.waitsForTurn(request, response))
+      return this.#pipelines.wait(request, response, () => void this.serve(request, response, preRejection))
     const call = this.#arrive(request, response)
     const { callers, keyHeaders } = call.snapshot
     let result: Forwarded
@@ -225,25 +224,6 @@ export class Proxy {
       result = this.#internalError(call, error)
     }
     if (result !== undefined) this.#record(call, result)
-  }
-
-  /**
-   * Whether a request has to wait until the earlier ones on its connection are answered. Pipelined requests may run at once only
-   * if the methods of all are safe (RFC 9112 §9.3.2). A response has no socket until all responses before it have ended.
-   */
-  #waitsForTurn(request: IncomingMessage, response: ServerResponse): boolean {
-    if (isHttp2(request) || response.socket !== null) return false
-    const { socket, method = '' } = request
-    if (isSafeMethod(method) && !this.#inTurn.has(socket) && this.#isFirstSafe(socket)) return false
-    this.#inTurn.add(socket)
-    return true
-  }
-
-  /** Whether the first active call of a connection has a safe method. Each request behind it has one too, or it waits. */
-  #isFirstSafe(socket: Socket): boolean {
-    let call = this.#active.first
-    while (call !== undefined && call.request.socket !== socket) call = call.after
-    return isSafeMethod(call?.request.method ?? '')
   }
 
   #arrive(request: IncomingMessage, response: ServerResponse): Arriving & Identifying {
