@@ -36,8 +36,8 @@ export function successAnswer(question: Question, body: string, store: Store, no
     return outcomeAnswer(question, outcome)
   } catch (error) {
     if (error instanceof VendorError) return errorAnswer(question, error.status, error.message, undefined, error.code)
-    if (!(error instanceof SyntaxError)) throw error
-    return errorAnswer(question, 400, `Unable to read the body of the ${method} as JSON: ${error.message}`)
+    // No JSON, too deep, or YAML that holds itself: whatever it is, a body must not end the process.
+    return errorAnswer(question, 400, `Unable to take the body of the ${method}: ${(error as Error).message}`)
   }
 }
 

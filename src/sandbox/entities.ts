@@ -2,6 +2,9 @@ import { parse } from 'yaml'
 import { words } from '../config/presets/words.ts'
 import { isObject } from '../schema/json.ts'
 import { KEPT_BYTES } from './body.ts'
+import { VendorError } from './outcome.ts'
+
+const MOST_DEPTH = 100
 
 /** What an entity says of itself. */
 export interface Fields {
@@ -52,16 +55,25 @@ export function fieldsOf(identifier: string): Fields {
 /**
  * The fields of what was sent in JSON or YAML, bare or below the name of its kind. An identifier that is missing is
  * `fallback`, and a name that is missing is the identifier. Null for a body that says nothing of an entity. Throws a
- * `SyntaxError` for JSON that is broken.
+ * `SyntaxError` for JSON that is broken, and a `VendorError` for what is nested too deeply.
  */
 export function sentFields(body: string, kind: string, fallback: string): Fields | null {
   const sent = readEntity(body)
   if (!isObject(sent)) return null
+  // It could be kept, but no answer could be made of it.
+  if (isDeeper(sent, MOST_DEPTH))
+    throw new VendorError(400, `The sandbox takes bodies that are nested at most ${MOST_DEPTH} deep.`)
   const inner = sent[kind]
   const fields = isObject(inner) ? inner : sent
   const identifier = text(fields['identifier']) ?? text(sent['identifier']) ?? fallback
   const name = text(fields['name']) ?? text(sent['name']) ?? identifier
   return { ...fields, identifier, name }
+}
+
+/** Also true for YAML that holds itself. */
+function isDeeper(value: unknown, than: number): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return than === 0 || Object.values(value).some((inner) => isDeeper(inner, than - 1))
 }
 
 /** Whether the path is of an API that answers without an envelope: the newer one, and that of workspaces. */

@@ -50,7 +50,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
 
 // Longer than gateways keep idle connections. Otherwise the sandbox could close one just as a request is on its way.
 const KEEP_ALIVE_MS = 75_000
-/** The wait that a 429 or 503 of a fault announces: no window tells when a fault is over. */
+/** The wait that a 429 or 503 of a fault announces. It is fixed, because nobody knows when the fault will end. */
 const FAULT_RETRY_MS = 1_000
 
 /** A running stand-in. Its methods are what the control port offers; a value that makes no sense throws a `FieldError`. */
@@ -58,9 +58,11 @@ export class Sandbox {
   url = ''
   controlUrl = ''
   readonly #server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
-    void this.#serve(request, response)
+    this.#serve(request, response).catch(() => response.destroy())
   })
-  readonly #control = createServer((request, response) => void serveControl(this, request, response))
+  readonly #control = createServer((request, response) => {
+    serveControl(this, request, response).catch(() => response.destroy())
+  })
   readonly #routes = routeTable()
   readonly #clock: Clock
   readonly #random: Random

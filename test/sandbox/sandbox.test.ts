@@ -298,6 +298,21 @@ describe('answers', () => {
     expect(json).toMatchObject({ status: 'ERROR', code: 'INVALID_REQUEST', message: expect.stringContaining('JSON') })
   })
 
+  test.each([
+    ['YAML that holds itself', 'pipeline: &a\n  identifier: x\n  self: *a\n'],
+    [
+      'JSON that is nested too deeply',
+      `{"pipeline":{"identifier":"x","a":${'['.repeat(30_000)}${']'.repeat(30_000)}}}`,
+    ],
+  ])('refuse %s, keep nothing of it, and go on', async (_, body) => {
+    const { url } = await start()
+    const scope = 'orgIdentifier=o&projectIdentifier=p'
+    const refused = await ask(url, { method: 'POST', path: `/pipeline/api/pipelines/v2?${scope}`, body })
+    expect(refused).toMatchObject({ status: 400, json: { code: 'INVALID_REQUEST' } })
+    expect((await ask(url, { path: `/pipeline/api/pipelines/x?${scope}` })).status).toBe(404)
+    expect((await ask(url, { method: 'POST', path: `/pipeline/api/pipelines/list?${scope}` })).status).toBe(200)
+  })
+
   test('take JSON that is too long to be kept', async () => {
     const { url } = await start()
     const body = JSON.stringify({ project: { identifier: 'p', description: 'x'.repeat(70_000) } })
