@@ -15,7 +15,7 @@ import { dirname, join } from 'node:path'
 import { give, makeFolder, type Owner, ownerAt } from '../files/owner.ts'
 import type { Issuer, makeLeaf } from './certificates.ts'
 
-/** What the TLS of a tunnel is ended with. */
+/** The certificate and key with which the gateway terminates the TLS of a tunnel. */
 export interface Leaf {
   /** PEM of the certificate, and of its issuer. */
   readonly cert: string
@@ -115,7 +115,10 @@ export async function rotateAuthority(folder: string, hosts: readonly string[]):
   return Authority.read(folder)
 }
 
-/** Makes it beside its place first: of several processes that begin at once, all then use that of the first. It replaces `old`. */
+/**
+ * Makes the CA in a temporary folder and renames that into place. Of several processes that start at once, all use the CA of the
+ * first. Its files get the owner of `old`.
+ */
 async function makeIn(folder: string, hosts: readonly string[], old = folder): Promise<void> {
   const { makeAuthority } = await import('./certificates.ts')
   const next = `${folder}.${process.pid}.tmp`

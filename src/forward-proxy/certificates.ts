@@ -41,8 +41,8 @@ export interface MadeAuthority {
 
 /**
  * Makes a CA that is good for these hosts, and names below them, and for nothing else: name constraints, critical, at both of
- * its certificates (RFC 5280 §4.2.1.10). The key of the root is forgotten here. So what is on disk, if stolen, is bound by
- * the issuer's constraints, which also those clients heed that ask nothing of a root that they trust.
+ * its certificates (RFC 5280 §4.2.1.10). The key of the root is forgotten here. Some clients ignore the
+ * constraints of a trusted root. They obey those of the issuer below it, whose key is on disk and may be stolen.
  */
 export function makeAuthority(hosts: readonly string[], now: number): MadeAuthority {
   const validity = validityOf(now, CA_MS)
@@ -177,7 +177,9 @@ function caExtensions(hosts: readonly string[], pathLenConstraint: number): x509
   ]
 }
 
-/** A kind of name that no subtree is of would be free: names and addresses are both bound, whichever the hosts are. */
+/**
+ * RFC 5280 leaves a kind of name unbound if no subtree is of that kind. So there is always one for names and one for addresses.
+ */
 function constraintsFor(hosts: readonly string[]): x509.NameConstraints {
   // Every name is below the empty one (RFC 5280 §4.2.1.10).
   if (hosts.some((host) => /^\.*$/.test(host))) throw new Error('an empty host would make it good for all hosts')

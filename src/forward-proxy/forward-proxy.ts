@@ -33,7 +33,7 @@ export interface ForwardProxyOptions {
 const ESTABLISHED = 'HTTP/1.1 200 Connection Established\r\n\r\n'
 /** With what a handshake of TLS begins (RFC 8446 §5.1); no method of HTTP does. */
 const HANDSHAKE = 0x16
-/** A client that does not trust the certificate is told of once in so long for each host. */
+/** How often it is logged, for each host, that a client does not trust the certificate. */
 const SAY_EVERY_MS = 60_000
 
 /**
@@ -55,7 +55,7 @@ export class ForwardProxy {
     this.#options = options
     const { proxy, server, metrics } = options
     for (const kind of ['intercepted', 'passed']) metrics.tunnels.of({ kind })
-    // Whether HTTP/2 is spoken is between the tool and the vendor, for which we stand. The port itself has no TLS.
+    // Tools may speak HTTP/2 inside a tunnel, whatever `server.http2` says of the port for clients. The port itself has no TLS.
     const { tls: _, ...listener } = { ...server, http2: true, proxyProtocol: false }
     this.app = buildApp(proxy, listener, (...connect) => this.#connect(...connect))
     this.app.server.prependListener('connection', (socket: Socket) => {
@@ -112,7 +112,7 @@ export class ForwardProxy {
     this.#takePlace(socket)
     this.#count('intercepted')
     call.response.detachSocket(socket)
-    // The call was to make the tunnel. Those inside are others.
+    // This call ends here. The requests inside the tunnel are calls of their own.
     call.response.emit('close')
     socket.write(ESTABLISHED)
     if (head.length > 0) socket.unshift(head)
@@ -160,7 +160,7 @@ export class ForwardProxy {
         this.#sayOnce(host, address, whyNoTls(host, undefined, authority.file), false)
       })
     })
-    // As for any server of TLS; else nobody would see that a client leaves in the middle of its handshake.
+    // A TLS server sets this for its own connections. Without it, a client that leaves during its handshake would not be noticed.
     socket.allowHalfOpen = false
     tls.emit('connection', socket)
   }
@@ -171,7 +171,10 @@ export class ForwardProxy {
     return proxied
   }
 
-  /** Some clients close without a word where they do not trust, but others do so for other reasons: that is said more seldom. */
+  /**
+   * A client that closes without an alert may distrust the certificate, or have another reason. This guess is logged once a minute for
+   * each host.
+   */
   #sayOnce(host: string, address: string | undefined, message: string, isSure: boolean): void {
     const now = performance.now()
     if (!isSure && now - (this.#said.get(host) ?? -Infinity) < SAY_EVERY_MS) return

@@ -68,7 +68,7 @@ export class PassThrough implements Member<PassThrough> {
       from.on('error', () => undefined)
       from.once('end', () => this.#bound(Math.min(idleMs, HALF_OPEN_MS)))
       from.once('close', () => {
-        // Of a side that was cut off, the other one is told by being cut off.
+        // If one side was cut off, the other is cut off, too. If it ended in order, the other ends in order.
         if (!from.readableEnded || from.errored !== null) to.destroy()
         else to.end()
         if (--open === 0) onEnd(client.bytesWritten - before.written, client.bytesRead - before.read)

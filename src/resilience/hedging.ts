@@ -1,9 +1,11 @@
 /** When to hedge: after a fixed time, or after the time in which the share `quantile` of recent calls had response headers. */
 export type HedgeAfter = { readonly ms: number } | { readonly quantile: number }
 
-/** How many calls of a class are remembered, how many are needed, and after how many they are sorted again. */
+/** How many calls of a class are remembered. */
 const REMEMBERED = 256
+/** How many calls of a class must be known before one is hedged by a quantile. */
 const AT_LEAST = 20
+/** After how many further calls of a class they are sorted again. */
 const EVERY = 32
 
 /** Says after which time a call is so late that a hedge is worth sending. */

@@ -11,8 +11,8 @@ export class FieldError extends Error {
 }
 
 /**
- * Gives `value` back if it fits; else throws a `FieldError` for the first field that does not. A schema that is no object's
- * says in `expected` what fits. Keys that are not in the schema are refused: misspelt, they would silently do nothing.
+ * Gives `value` back if it fits; else throws a `FieldError` for the first field that does not. Every schema that is not of
+ * an object has `expected`, the text that says what fits. Keys that are not in the schema are refused: misspelt, they would silently do nothing.
  */
 export function checkFields<S extends TSchema>(schema: S, value: unknown, path: readonly string[] = []): Static<S> {
   if (!Type.IsObject(schema)) {

@@ -1,4 +1,4 @@
-/** What an answer says, before it gets the form of its API. Exactly one of `data` and `page` is set, or neither for null. */
+/** What an answer says, before it gets the form of its API. At most one of `data` and `page` is set. With neither, the data is null. */
 export interface Outcome {
   readonly data?: unknown
   readonly page?: Page

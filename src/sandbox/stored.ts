@@ -27,7 +27,7 @@ export function storedOutcome(wanted: Wanted, question: Question, body: string, 
   }
 }
 
-/** What a started execution is told to its client. */
+/** What the client that started an execution is told. */
 export function started(v1: boolean, id: string): object {
   return v1
     ? { execution_details: { execution_id: id, status: 'RUNNING' } }
