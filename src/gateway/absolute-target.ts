@@ -18,8 +18,11 @@ export interface AbsoluteTarget {
 export type LocalEnd = Partial<Pick<Socket, 'localAddress' | 'localPort'>>
 
 const ABSOLUTE = /^(https?):\/\/([^/?#]+)(.*)$/i
-/** Matches a host, and perhaps a port. It does not match what URL parsers read differently, such as a backslash or an escape. */
-export const AUTHORITY = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
+/**
+ * Matches a host, and perhaps a port. It does not match what URL parsers read differently, such as a backslash or an escape, and no
+ * name with an empty label: `api.example..` may lead to the same host, and would pass every list of names by.
+ */
+export const AUTHORITY = /^(?:[\w-]+(?:\.[\w-]+)*\.?|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
 
 /** Splits the target into its parts, or says what is wrong with it. */
 export function readAbsoluteTarget(url: string): AbsoluteTarget | Failure {

@@ -209,6 +209,8 @@ const CLOSED: [authority: string, why: RegExp, status?: number][] = [
   ['user@public.example:443', /CONNECT names a host and a port/, 400],
   ['public.example:443/path', /CONNECT names a host and a port/, 400],
   ['public.example:port', /CONNECT names a host and a port/, 400],
+  ['public.example..:443', /CONNECT names a host and a port/, 400],
+  ['.public.example:443', /CONNECT names a host and a port/, 400],
   ['public%2eexample:443', /CONNECT names a host and a port/, 400],
 ]
 
