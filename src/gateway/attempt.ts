@@ -87,6 +87,8 @@ export interface AttemptOptions {
  * no time left would look all the time.
  */
 const LOOK_AGAIN_MS = 1_000
+/** With more interim responses than this an attempt is over: an upstream could send them for ever. */
+const MOST_INTERIMS = 100
 /** How long the head of a response waits at most for the body to tell whether it is a refusal, in milliseconds. */
 const LOOK_MS = 1_000
 const OVER = new Error('the attempt is over')
@@ -124,6 +126,8 @@ export class Attempt implements ResponseHandler, Disposable {
   #socket: Duplex | undefined
   /** The status of the interim response that came last. */
   #interim: number | undefined
+  /** How many interim responses came. */
+  #interims = 0
   /** Whether the headers of the response count as a success for the breaker, and its body has not broken off. */
   #isGood = false
   /** From when on a body that still comes makes the response a success: a stream may go on for months. */
@@ -379,9 +383,12 @@ export class Attempt implements ResponseHandler, Disposable {
     const { request, response, isGone } = this.#call
     this.#interim = status === CONTINUE ? 100 : status
     if (status === 101) return this.#break(new MalformedResponse('INVALID_SWITCH'))
+    if (++this.#interims > MOST_INTERIMS) return this.#break(new MalformedResponse('TOO_MANY_INTERIM_RESPONSES'))
     // A client that waits for 100 Continue got it when its body was read, and no other wants it.
     if (status === 100 || status === CONTINUE) return
     if (request.httpVersion === '1.0' || isGone) return
+    // Nobody needs it. Where it can't go out now, it would take memory: the client does not read, or it is another response's turn.
+    if (response.socket?.writableNeedDrain !== false) return
     const headers = responseHeaders(fields, false)
     leadToGateway(this.#call, headers)
     response.writeInformation(status, headers)

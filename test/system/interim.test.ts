@@ -145,6 +145,35 @@ describe('interim responses that nobody asked for', () => {
     expect(upstream.heads).toHaveLength(3 + 6)
   })
 
+  it('are too many where there are more than a hundred', async () => {
+    const upstream = await startRaw((socket) => {
+      socket.write('HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n'.repeat(upstream.heads.length === 1 ? 100 : 101))
+      socket.write(FINAL)
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url, { retry: { retries: 0 } }))
+    expect(await call(gateway.url, PATH)).toMatchObject({ status: 200, body: 'done' })
+    const answer = await call(gateway.url, PATH)
+    expect(answer).toMatchObject({ status: 502, headers: { 'x-sluice-error': 'interrupted' } })
+    expect(answer.json().message).toContain('TOO_MANY_INTERIM_RESPONSES')
+  })
+
+  it('are left out while an earlier response of the connection goes on', async () => {
+    const LARGE = `HTTP/1.1 103 Early Hints\r\nLink: </${'a'.repeat(12_000)}>\r\n\r\n`
+    const upstream = await startRaw((socket) => {
+      if (upstream.heads.length === 1) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf')
+      else socket.write(LARGE.repeat(50) + FINAL)
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`GET ${PATH} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await client.until(/half/)
+    client.write(`GET ${PATH} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'delivered' }])
+    for (const socket of upstream.sockets) socket.write('half')
+    expect(await client.until(/done/)).not.toContain('103')
+    client.socket.destroy()
+  })
+
   it('do not make an answer of a connection that breaks off behind them', async () => {
     const upstream = await startRaw((socket) => void socket.end('HTTP/1.1 100 Continue\r\n\r\n'))
     const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
