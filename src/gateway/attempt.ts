@@ -295,8 +295,8 @@ export class Attempt implements ResponseHandler, Disposable {
     const coding = fields['transfer-encoding']
     if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
       return this.#break(new MalformedResponse('UNASKED_TRANSFER_CODING'))
-    // A 204 has no body, and HTTP/1.1 forbids it a length (RFC 9110 §8.6).
-    if (status === 204) delete fields['content-length']
+    // A 204 has no body, and HTTP/1.1 forbids it a length (RFC 9110 §8.6). A 205 has no content, which HTTP/1.1 has to frame.
+    if (status === 204 || status === 205) delete fields['content-length']
     const { upstream, route } = this.#target
     // For the cache: in HTTP/1 a body without a length ends with its connection, and in HTTP/2 it ends by itself.
     // undici gives the raw headers as a list only in HTTP/1.

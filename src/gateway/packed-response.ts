@@ -43,7 +43,7 @@ export function isToUnpack(
 ): boolean {
   if (codings.length === 0) return false
   // None of these has a body, whatever its fields say.
-  if (method === 'HEAD' || status === 204 || status === 304) return false
+  if (method === 'HEAD' || status === 204 || status === 205 || status === 304) return false
   // A part can't be unpacked without the parts before it.
   return status !== 206 || isOfAll(joined(fields['content-range']))
 }

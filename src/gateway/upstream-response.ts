@@ -104,6 +104,8 @@ export class UpstreamResponse {
   }
 
   onData(chunk: Buffer): void {
+    // A 205 has no content (RFC 9110 §15.3.6), and Node ends it in HTTP/2 with its head.
+    if (this.status === 205) return
     if (this.#state === 'passed') this.#receiver!.piece(chunk)
     else if (this.#state === 'draining') this.#throwAway(chunk)
     else if (this.#state === 'undecided') this.#keep(chunk)

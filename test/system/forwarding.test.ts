@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { METHODS, type ServerResponse } from 'node:http'
+import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2'
 import { connect, createServer as createTcpServer, type Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { connect as tlsConnect } from 'node:tls'
@@ -383,6 +384,21 @@ describe('a response', () => {
     const gateway = await startGateway(harnessConfig(url))
     const { status, headers } = await call(gateway.url, '/harness/ng/api/projects')
     expect({ status, length: headers['content-length'], kept: headers['x-kept'] }).toEqual({ status: 204, kept: 'yes' })
+  })
+
+  it.each(['', 'body'])('205 has no content, whatever the upstream sends: %j', async (body) => {
+    const url = await startRaw(`HTTP/1.1 205 Reset Content\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+    const gateway = await startGateway(harnessConfig(url, {}, { server: { port: 0, http2: true } }))
+    const path = '/harness/ng/api/projects'
+    expect(await call(gateway.url, path)).toMatchObject({ status: 205, body: '' })
+    const session = connectHttp2(gateway.url)
+    const stream = session.request({ ':path': path })
+    const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders]
+    expect(headers[':status']).toBe(205)
+    expect(await stream.toArray()).toEqual([])
+    expect(stream.rstCode).toBe(0)
+    session.destroy()
+    expect(gateway.lines).toMatchObject([{ outcome: 'delivered' }, { outcome: 'delivered' }])
   })
 
   it('in a transfer coding that nobody asked for is no answer, rather than bytes that nobody can read', async () => {
