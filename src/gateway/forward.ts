@@ -109,47 +109,51 @@ async function send(
   observer: ResponseObserver | undefined,
 ): Promise<Forwarded> {
   const plan = new RetryPlan(call, identified, env.random)
-  for (;;) {
-    const ended = await prepare(call, plan, env)
-    if (ended !== undefined) return ended
-    const { candidates } = plan.target
-    const entry =
-      candidates === undefined
-        ? admit(call, plan.target, plan.graceMs, plan.deadline, env.metrics)
-        : admitWithAny(call, plan, candidates, env.metrics)
-    // Most calls are admitted at once. Without an await they skip a trip through the microtask queue.
-    const admission = entry instanceof Promise ? await entry : entry
-    if (admission.kind !== 'admitted') return admission
-    const first = new Attempt(call, plan.target, admission.permit)
-    // Not `using`, which V8 runs much more slowly.
-    const attempt = hedgedIfLate(first, call, plan, env, observer)
-    try {
-      // The token may have expired while the call waited. If no new one comes soon, the call gives its turn back and starts again.
-      const renewal = entry instanceof Promise ? plan.credential?.prepare(call, plan.until, KEEP_TURN_MS) : undefined
-      if (renewal !== undefined && (await renewal) !== undefined) {
-        plan.delayMs = undefined
-        continue
+  try {
+    for (;;) {
+      const ended = await prepare(call, plan, env)
+      if (ended !== undefined) return ended
+      const { candidates } = plan.target
+      const entry =
+        candidates === undefined
+          ? admit(call, plan.target, plan.graceMs, plan.deadline, env.metrics)
+          : admitWithAny(call, plan, candidates, env.metrics)
+      // Most calls are admitted at once. Without an await they skip a trip through the microtask queue.
+      const admission = entry instanceof Promise ? await entry : entry
+      if (admission.kind !== 'admitted') return admission
+      const first = new Attempt(call, plan.target, admission.permit)
+      // Not `using`, which V8 runs much more slowly.
+      const attempt = hedgedIfLate(first, call, plan, env, observer)
+      try {
+        // The token may have expired while the call waited. If no new one comes soon, the call gives its turn back and starts again.
+        const renewal = entry instanceof Promise ? plan.credential?.prepare(call, plan.until, KEEP_TURN_MS) : undefined
+        if (renewal !== undefined && (await renewal) !== undefined) {
+          plan.delayMs = undefined
+          continue
+        }
+        if (!first.enter(plan.breaker, call.attempts > 0)) return refusedBy(plan.breaker, call, plan.target)
+        const request = begin(first, call, plan, observer)
+        const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
+        // Headers that came in one turn of the event loop are taken up together, which costs less than one after the other.
+        await endOfTurn(call.clock)
+        count(outcome, call, plan.target)
+        const step = nextStep(outcome, call, plan, observer)
+        switch (step.kind) {
+          case 'end':
+            return step.end
+          case 'deliver':
+            return await answer(step.outcome, call, plan.target, observer, env.drain)
+          case 'answer-from-cache':
+            return answerFromCache(call, plan.target, step.answer)
+          case 'retry':
+            plan.delayMs = step.delayMs
+        }
+      } finally {
+        attempt[Symbol.dispose]()
       }
-      if (!first.enter(plan.breaker, call.attempts > 0)) return refusedBy(plan.breaker, call, plan.target)
-      const request = begin(first, call, plan, observer)
-      const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
-      // Headers that came in one turn of the event loop are taken up together, which costs less than one after the other.
-      await endOfTurn(call.clock)
-      count(outcome, call, plan.target)
-      const step = nextStep(outcome, call, plan, observer)
-      switch (step.kind) {
-        case 'end':
-          return step.end
-        case 'deliver':
-          return await answer(step.outcome, call, plan.target, observer, env.drain)
-        case 'answer-from-cache':
-          return answerFromCache(call, plan.target, step.answer)
-        case 'retry':
-          plan.delayMs = step.delayMs
-      }
-    } finally {
-      attempt[Symbol.dispose]()
     }
+  } finally {
+    plan.body?.release()
   }
 }
 

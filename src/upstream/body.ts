@@ -3,7 +3,15 @@ import type { Clock } from '../time/clock.ts'
 
 /** Up to this declared size a body is collected even if it is never replayed: a whole body is cheaper to send. */
 const CHEAP_BYTES = 16_384
+/**
+ * So many bytes of bodies a process keeps at most. Beyond that, bodies stream, and their calls are not sent again. Bodies of at most
+ * `CHEAP_BYTES` are always kept and not counted: they take no more than their connections.
+ */
+const MOST_KEPT_BYTES = 128 * 1_048_576
 const NOTHING = Buffer.alloc(0)
+
+/** How many are kept now, by all calls. */
+let keptBytes = 0
 
 export type BodyErrorKind = 'too_large' | 'stalled' | 'slow' | 'gone'
 
@@ -38,8 +46,8 @@ export function hasBody({ headers }: IncomingMessage): boolean {
 }
 
 /**
- * The body of a client's request. A body that declares a small length is collected before the call is admitted. Any other body
- * streams through, as fast as the upstream takes it, and is not read before it is sent. If a chunked body turns out to be small,
+ * The body of a client's request. A body that declares a small length is collected before the call is admitted, unless too much is
+ * kept already: then what came of it is sent first, and the rest streams. Any other body streams through, as fast as the upstream takes it, and is not read before it is sent. If a chunked body turns out to be small,
  * and the call may be retried, the body is kept, so that it can be replayed once all of it has arrived.
  */
 export class RequestBody {
@@ -58,12 +66,14 @@ export class RequestBody {
   readonly #declaredBytes: number | undefined
   /** The pieces that are kept: the whole body once `#isWhole`. */
   #pieces: Buffer[] = []
-  #bytes = 0
   /** Bytes that were received so far. */
   receivedBytes = 0
   #awaitedMs = 0
   #isWhole: boolean
   #isStreaming = false
+  /** How many of its bytes are counted as kept. */
+  #keptBytes = 0
+  #isReleased = false
   #isInvited = false
 
   constructor(request: IncomingMessage, response: ServerResponse, options: BodyOptions) {
@@ -112,6 +122,26 @@ export class RequestBody {
     return this.#pieces[0] ?? null
   }
 
+  /** Its call has ended. It is kept no longer. */
+  release(): void {
+    this.#isReleased = true
+    this.#giveBack()
+  }
+
+  #giveBack(): void {
+    keptBytes -= this.#keptBytes
+    this.#keptBytes = 0
+  }
+
+  /** Counts so many more bytes as kept; returns false if there is no room for them. */
+  #take(bytes: number): boolean {
+    if (this.#declaredBytes !== undefined && this.#declaredBytes <= CHEAP_BYTES) return true
+    if (this.#isReleased || keptBytes + bytes > MOST_KEPT_BYTES) return false
+    keptBytes += bytes
+    this.#keptBytes += bytes
+    return true
+  }
+
   /** The longest wait for the next piece, in milliseconds: `idleMs`, and less if the client sends too slowly. */
   get #patienceMs(): number {
     const { idleMs, minBytesPerSecond } = this.#options
@@ -146,6 +176,11 @@ export class RequestBody {
         this.#pieces.push(chunk)
         this.#received(chunk.length, clock.now() - since)
         since = clock.now()
+        if (!this.#take(chunk.length)) {
+          stop()
+          request.pause()
+          return resolve()
+        }
         idle.cancel()
         idle = clock.schedule(this.#patienceMs, onStall)
       }
@@ -177,6 +212,7 @@ export class RequestBody {
     const { clock, mayRetry, keepBytes, maxBytes } = this.#options
     this.#isStreaming = true
     this.#invite()
+    if (this.#pieces.length > 0) yield* this.#collected()
     let isKept = mayRetry && this.#declaredBytes === undefined
     const chunks = this.#request.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]()
     for (;;) {
@@ -187,17 +223,25 @@ export class RequestBody {
       this.progressAt = clock.now()
       if (next.done === true) break
       this.#received(next.value.length, this.progressAt - since)
-      this.#bytes += next.value.length
-      if (this.#bytes > maxBytes) throw new BodyError('too_large')
-      if (isKept && this.#bytes <= keepBytes) {
+      if (this.receivedBytes > maxBytes) throw new BodyError('too_large')
+      if (isKept && this.receivedBytes <= keepBytes && this.#take(next.value.length)) {
         this.#pieces.push(next.value)
       } else if (isKept) {
         isKept = false
         this.#pieces = []
+        this.#giveBack()
       }
       yield next.value
     }
     this.#isWhole = isKept
+  }
+
+  /** What was collected before too much was kept. */
+  *#collected(): Generator<Buffer> {
+    const pieces = this.#pieces
+    this.#pieces = []
+    for (let piece = pieces.shift(); piece !== undefined; piece = pieces.shift()) yield piece
+    this.#giveBack()
   }
 
   #inTime<T>(next: Promise<T>): Promise<T> {

@@ -13,6 +13,50 @@ const NOW = { 'x-sluice-max-wait': '0' }
 const SECOND = 1_000
 const IDLE_MS = 300 * SECOND
 
+it('keeps no more than 128 MiB of request bodies: what is beyond streams and is not sent again', async () => {
+  const MIB = 1_048_576
+  const held: [IncomingMessage, ServerResponse][] = []
+  const url = await startServer((...exchange) => void held.push(exchange))
+  const gateway = await startGateway(harnessConfig(url, { retry: { bodyLimit: 200 * MIB, baseDelay: '1ms' } }))
+  const path = '/harness/ng/api/connectors/listV2'
+  const begin = async (bytes: number, sent: number): Promise<RawClient> => {
+    const client = await RawClient.connect(gateway.url)
+    client.write(`POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: ${bytes}\r\n\r\n`)
+    client.socket.write(Buffer.alloc(sent, 'a'))
+    return client
+  }
+  /** The upstream reads the body of so manieth call, and answers. */
+  const answer = async (at: number, status: number): Promise<number> => {
+    await expect.poll(() => held.length).toBe(at)
+    const [request, response] = held.at(-1)!
+    let bytes = 0
+    for await (const piece of request) bytes += (piece as Buffer).length
+    response.writeHead(status).end()
+    return bytes
+  }
+  const all = await begin(150 * MIB, 140 * MIB)
+  // It is not whole, and goes upstream.
+  await expect.poll(() => held.length).toBe(1)
+  const next = await begin(60 * MIB, 60 * MIB)
+  const first = held[0]!
+  expect(await answer(2, 503)).toBe(60 * MIB)
+  expect(await next.until(/\r\n\r\n/)).toMatch(/^HTTP\/1\.1 503 /)
+  expect(next.received).not.toMatch(/X-Sluice-Attempts/i)
+  all.socket.write(Buffer.alloc(10 * MIB, 'a'))
+  held.push(first)
+  expect(await answer(3, 200)).toBe(150 * MIB)
+  expect(await all.until(/\r\n\r\n/)).toMatch(/^HTTP\/1\.1 200 /)
+  // All is given back, also of clients that have left.
+  const left = await begin(100 * MIB, 90 * MIB)
+  left.socket.end()
+  await left.closed()
+  const kept = await begin(100 * MIB, 100 * MIB)
+  expect(await answer(4, 503)).toBe(100 * MIB)
+  expect(await answer(5, 200)).toBe(100 * MIB)
+  expect(await kept.until(/\r\n\r\n/)).toMatch(/^HTTP\/1\.1 200 [^]*X-Sluice-Attempts: 2\r\n/i)
+  for (const { socket } of [all, next, left, kept]) socket.destroy()
+})
+
 describe('a client that is slow to send its body', () => {
   it('is charged, and takes a place, only when all of a small one is there', async () => {
     const clock = new SimulatedClock()
