@@ -20,7 +20,7 @@ export interface Http2Options {
   readonly maxHeaderBytes: number
   /** How long a connection may stay without any traffic. */
   readonly idleMs: number
-  /** How long the first bytes may take to arrive. Applies without TLS only. */
+  /** How long the head of a request may take: without TLS the first bytes of a connection, and then each head while no call is open. */
   readonly headMs: number
   onConnect(request: IncomingMessage, response: ServerResponse): void
   /** Called when a connection ended because its bytes were no HTTP/2. */
@@ -57,7 +57,7 @@ export function addHttp2(
     session.on('error', (error: Error & { code?: string }) => {
       if (error.code === 'ERR_HTTP2_ERROR') onProtocolError(error, address)
     })
-    endWhenIdle(session, idleMs)
+    endWhenIdle(session, idleMs, headMs)
     session.on('close', () => sessions.delete(entry))
   })
   for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
@@ -76,23 +76,46 @@ export function addHttp2(
   }
 }
 
-/** Ends a connection after `idleMs` milliseconds without traffic. Calls that are under way finish first. */
-function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number): void {
+/**
+ * Ends a connection after `idleMs` milliseconds without traffic, and one on which bytes come for `headMs`, or up to twice as long, that make
+ * no call. Calls that are under way finish first.
+ */
+function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number, headMs: number): void {
   const streams = new Roster<Entry<http2.ServerHttp2Stream>>()
+  /** Whether a whole frame has explained what came since the last look. */
+  let isUsed = false
+  const use = (): void => void (isUsed = true)
+  session.on('ping', use).on('remoteSettings', use).on('localSettings', use)
   session.on('stream', (stream) => {
     const entry = new Entry(stream)
     streams.add(entry)
-    stream.on('close', () => streams.delete(entry))
+    use()
+    stream.on('close', () => {
+      streams.delete(entry)
+      use()
+    })
   })
-  session.on('timeout', () => {
+  const end = (): void => {
     // `session.close` sends GOAWAY and waits until the client has taken all that was written. A client that reads nothing would
     // keep the session open for ever. So at the next timeout it is broken off, if every response is written.
     const isWritten = streams.all().every(({ of: { writableEnded } }) => writableEnded)
     if (session.closed && isWritten) return void bareConnection(session.socket).resetAndDestroy()
     session.close()
     session.setTimeout(idleMs)
-  })
+  }
+  session.on('timeout', end)
   session.setTimeout(idleMs)
+  // Each byte of a head begins the idle time anew, and Node tells only of whole frames.
+  let bytesRead = 0
+  const looking = setInterval(() => {
+    if (session.destroyed) return
+    const before = bytesRead
+    ;({ bytesRead } = session.socket)
+    if (bytesRead !== before && !isUsed && streams.size === 0) end()
+    isUsed = false
+  }, headMs)
+  looking.unref()
+  session.on('close', () => clearInterval(looking))
 }
 
 function chooseByAlpn(server: Server, h2: http2.Http2Server): void {

@@ -1,5 +1,7 @@
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
+import { connect as connectHttp2 } from 'node:http2'
 import { createServer, type Server } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { type Duplex, Readable } from 'node:stream'
@@ -386,6 +388,24 @@ describe('a client that is slow on purpose', () => {
     onTestFinished(() => clearInterval(drip))
     expect(await client.closed()).toContain('the head of the request did not come within server.headTimeout')
     expect(upstream.seen).toHaveLength(0)
+  })
+
+  it('with a head of HTTP/2, has its connection closed, and one that only pings has not', async () => {
+    const server = { port: 0, headTimeout: '300ms', http2: true }
+    const gateway = await startGateway({ ...harnessConfig('http://127.0.0.1:9'), server })
+    const session = connectHttp2(gateway.url)
+    onTestFinished(() => session.destroy())
+    const ping = setInterval(() => session.destroyed || session.ping(() => undefined), 50)
+    onTestFinished(() => clearInterval(ping))
+    await once(session, 'remoteSettings')
+    const client = await RawClient.connect(gateway.url)
+    client.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0')
+    // The head of a HEADERS frame of 4,000 bytes, and one byte of it after the other.
+    client.write('\0\x0f\xa0\x01\x05\0\0\0\x01')
+    const drip = setInterval(() => client.write('x'), 50)
+    onTestFinished(() => clearInterval(drip))
+    await client.closed()
+    expect(session.closed).toBe(false)
   })
 
   it.each([
