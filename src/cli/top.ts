@@ -2,8 +2,8 @@ import { addAbortListener } from 'node:events'
 import { emitKeypressEvents } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { RequestRow } from '../requests/story.ts'
-import { countOf } from '../schema/units.ts'
-import type { BreakerRow, QueueRow, QuotaRow } from '../server/admin/status.ts'
+import type { Cause } from '../server/admin/cause.ts'
+import type { QueueRow, QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, type AdminPort, adminPortOf, askAdmin, readiness } from './admin-port.ts'
 import { CommandError } from './command-error.ts'
 import { colour, quotaTable, type TableOptions } from './quota.ts'
@@ -21,7 +21,8 @@ export interface TopState {
   readonly state: string
   readonly limits: readonly QuotaRow[]
   readonly queue: readonly QueueRow[]
-  readonly breakers: readonly BreakerRow[]
+  /** What is wrong, the worst first, as the live page has it. */
+  readonly causes: readonly Pick<Cause, 'severity' | 'what' | 'todo'>[]
   /** The latest calls of the last five minutes, of all gateways: at most `MOST_CALLS`. */
   readonly calls: readonly RequestRow[]
 }
@@ -51,14 +52,14 @@ export async function top(options: Options): Promise<void> {
 
 async function ask(admin: AdminPort): Promise<TopState> {
   const list = async <Row>(path: string): Promise<Row[]> => (await askAdmin<{ data: Row[] }>(admin, path)).data
-  const [state, limits, queue, breakers, calls] = await Promise.all([
+  const [state, limits, queue, causes, calls] = await Promise.all([
     readiness(admin),
     list<QuotaRow>('/v1/quota'),
     list<QueueRow>('/v1/queue'),
-    list<BreakerRow>('/v1/breakers'),
+    list<Cause>('/v1/causes'),
     list<RequestRow>(`/v1/requests?since=5m&limit=${MOST_CALLS}`),
   ])
-  return { url: admin.url, state, limits, queue, breakers, calls }
+  return { url: admin.url, state, limits, queue, causes, calls }
 }
 
 /** Uses the second screen of the terminal, so that the first one comes back however this ends. Also ends when the input does. */
@@ -131,24 +132,24 @@ async function unlessAborted<T>(asked: Promise<T>, signal: AbortSignal): Promise
 }
 
 /** The most lines of each part but the limits, which get what is left. */
-const MOST_BREAKERS = 3
+const MOST_CAUSES = 4
 const MOST_WAITING = 4
 const MOST_CLIENTS = 4
 
 /**
- * What is wrong stands first, then the limits, the fullest first, then who waits and who calls. Without a height, all that there is to
- * show is shown.
+ * What is wrong stands first, then the limits, the fullest first, then who waits and who calls. Without a height, all that is wrong is
+ * shown, and what to do about it; these lines may be longer than the width.
  */
 export function topScreen(state: TopState, { width, height, paint }: TableOptions): string {
   const fit = (text: string): string => printable(text.length <= width ? text : `${text.slice(0, width - 1)}…`)
   const isWell = state.state === 'ready'
   const title = fit(`Sluice ${state.url}: ${state.state.replaceAll(/\p{Cc}/gu, ' ')}`)
-  const breakers = breakerLines(state.breakers).map((line) => paint(fit(line), 1))
+  const causes = height === undefined ? state.causes.map(sayCause) : shortCauses(state.causes, fit)
   const below = [
     ...part(waitingRows(state.queue), { width, cuttable: 3 }),
     ...part(clientRows(state.calls), { width, cuttable: 1 }),
   ].map(fit)
-  const above = [isWell ? title : paint(title, 1), ...breakers]
+  const above = [isWell ? title : paint(title, 1), ...causes.map(({ text, fullness }) => paint(text, fullness))]
   const room = height === undefined ? undefined : Math.max(3, height - above.length - below.length - 1)
   const options = { width, paint: (text: string, fullness: number) => paint(fit(text), fullness) }
   const table = quotaTable(state.limits, { ...options, ...(room === undefined ? {} : { height: room }) })
@@ -165,15 +166,24 @@ function part(rows: readonly string[][], options: { width: number; cuttable: num
   return rows.length === 0 ? [] : ['', ...columnsOf(rows, options)]
 }
 
-function breakerLines(breakers: readonly BreakerRow[]): string[] {
-  const open = breakers.filter(({ state }) => state !== 'closed')
-  const lines = open.slice(0, MOST_BREAKERS).map(({ upstream, group, state, byHand, retryAfterMs }) => {
-    const name = group === undefined ? upstream : `${upstream} (${group})`
-    const until = retryAfterMs === undefined ? '' : `, next probe in ${short(retryAfterMs)}`
-    return `The breaker of ${name} is ${state}${byHand ? ', by hand' : until}`
-  })
-  const more = open.length - lines.length
-  return more > 0 ? [...lines, `… and ${countOf(more, 'breaker')} more, see GET /v1/breakers`] : lines
+interface CauseLine {
+  readonly text: string
+  /** Paints what fails like a limit that is used up, and a warning like one that nearly is. */
+  readonly fullness: number
+}
+
+function sayCause({ severity, what, todo }: TopState['causes'][number]): CauseLine {
+  const isFailing = severity === 'failing'
+  return { text: printable(`${isFailing ? 'Failing' : 'Warning'}: ${what} ${todo}`), fullness: isFailing ? 1 : 0.9 }
+}
+
+/** What is wrong, in a few lines that fit. */
+function shortCauses(causes: TopState['causes'], fit: (text: string) => string): CauseLine[] {
+  const lines = causes.slice(0, MOST_CAUSES).map((cause) => sayCause({ ...cause, todo: '' }))
+  const more = causes.length - lines.length
+  const fitting = lines.map(({ text, fullness }) => ({ text: fit(text.trimEnd()), fullness }))
+  const rest = `… and ${more} more, see npx sluice top --once, which says what to do, too`
+  return more > 0 ? [...fitting, { text: fit(rest), fullness: fitting.at(-1)!.fullness }] : fitting
 }
 
 /** Who waits, the most calls first. */

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { type TopState, topScreen } from '../../src/cli/top.ts'
 import type { RequestRow } from '../../src/requests/story.ts'
 import { ADMIN_TOKEN } from '../support/admin.ts'
+import { runCommand } from '../support/command-line.ts'
 import { harnessConfig, startGateway, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { hasProgram } from '../support/packages.ts'
@@ -26,7 +27,7 @@ function limit(i: number) {
 
 function full(): TopState {
   const waits = { upstream: LONG, account: 'main', class: 'read', nextInMs: 10, lastInMs: 60_000 }
-  const breaker = { upstream: LONG, group: 'deploy', state: 'open', byHand: false, retryAfterMs: 30_000 } as const
+  const cause = { severity: 'failing', todo: 'Look at the vendor’s status page.' } as const
   // Every call takes a moment to be charged. Each second one was held back.
   const row = (i: number) => ({
     client: `client-${i % 7}`,
@@ -40,7 +41,7 @@ function full(): TopState {
     state: `degraded: ${'the quota store can not be reached '.repeat(5)}`,
     limits: Array.from({ length: 60 }, (_, i) => limit(i)),
     queue: Array.from({ length: 9 }, (_, i) => ({ ...waits, client: `client-${i}`, waiting: i })),
-    breakers: Array.from({ length: 9 }, (_, i) => ({ ...breaker, upstream: `${LONG}-${i}` })),
+    causes: Array.from({ length: 9 }, (_, i) => ({ ...cause, what: `The breaker of ${LONG}-${i} (deploy) is open.` })),
     calls: Array.from({ length: 100 }, (_, i) => row(i) as unknown as RequestRow),
   }
 }
@@ -55,7 +56,8 @@ describe('the screen of sluice top', () => {
     expect(lines.length).toBeLessThanOrEqual(height)
     for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(width)
     const text = lines.join('\n')
-    for (const part of ['degraded:', 'breaker of', 'WINDOW', 'WAITS IN', 'TOP CLIENTS']) expect(text).toContain(part)
+    for (const part of ['degraded:', 'Failing: The breaker', 'WINDOW', 'WAITS IN', 'TOP CLIENTS'])
+      expect(text).toContain(part)
   })
 
   it('has what is wrong first, the fullest limit, the longest queue and the busiest client at the top of theirs', () => {
@@ -67,20 +69,35 @@ describe('the screen of sluice top', () => {
     const lines = topScreen({ ...full(), state: 'ready' }, { width: 132, paint }).split('\n')
     const after = (head: RegExp): string => lines[lines.findIndex((line) => head.test(line)) + 1]!
     expect(lines[0]).toBe('Sluice http://127.0.0.1:9090: ready')
-    expect(lines[1]).toMatch(/^The breaker of .*-0 \(deploy\) is open, next probe in 30s$/)
-    expect(lines[4]).toBe('… and 6 breakers more, see GET /v1/breakers')
+    expect(lines[1]).toMatch(/^Failing: The breaker of .*-0 \(deploy\) is open\. Look at the vendor’s status page\.$/)
     expect(after(/^ACCOUNT/)).toMatch(/account-59 .* 590000 +59s +98min +5\.9 +0$/)
     expect(after(/^WAITS IN/)).toMatch(/client-8 +8 +10ms +60s$/)
     expect(after(/^TOP CLIENTS/)).toMatch(/^client-0 +15 +2 +7$/)
-    expect(marked).toEqual(lines.slice(1, 5))
+    expect(marked).toEqual(lines.slice(1, 10))
+  })
+
+  it('says how much more is wrong than there is room for, and where that is', () => {
+    const lines = topScreen(full(), { width: 80, height: 24, paint: (text) => text }).split('\n')
+    expect(lines[4]).toMatch(/^Failing: The breaker of /)
+    expect(lines[5]).toBe('… and 5 more, see npx sluice top --once, which says what to do, too')
   })
 
   it('shows no part of which there is nothing', () => {
-    const state = { ...full(), state: 'ready', queue: [], breakers: [], calls: [], limits: [] }
+    const state = { ...full(), state: 'ready', queue: [], causes: [], calls: [], limits: [] }
     expect(topScreen(state, { width: 80, paint: (text) => text })).toBe(
       'Sluice http://127.0.0.1:9090: ready\n\nACCOUNT  CLASS  WINDOW  LIMIT  NOW  USED  RESETS  ENDS  BURN  WAIT\n',
     )
   })
+})
+
+it('sluice top says what is wrong, as the live page does', async () => {
+  const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { admin: { port: 0 } }))
+  for (let i = 0; i < 2; i++) await call(gateway.url, '/nowhere/x')
+  const { stdout } = await runCommand(['top', '--once', '--url', gateway.adminUrl])
+  const said = /^Warning: (2 calls ended as unknown_upstream[^.]*\.) (.+)$/m.exec(stdout)
+  expect(said, stdout).not.toBeNull()
+  const page = (await call(gateway.adminUrl, '/')).body
+  expect(page).toContain(`Warning: ${said![1]}</strong> ${said![2]}`)
 })
 
 describe.skipIf(!hasProgram('script'))('sluice top at a terminal', () => {

@@ -15,6 +15,7 @@ import { NO_SCHEMAS } from '../no-schemas.ts'
 import { OPENMETRICS } from '../../observe/metrics.ts'
 import { inTextFormat, TEXT_FORMAT } from '../../observe/text-format.ts'
 import { auditRoutes } from './audit.ts'
+import { findings } from './causes.ts'
 import { clientRoutes } from './clients.ts'
 import { inventoryRoutes } from './inventory.ts'
 import { refuseQueries } from './list.ts'
@@ -84,6 +85,10 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
         if (data === undefined)
           throw new AdminProblem(503, FAILURES.store_unavailable.code, 'the quota store does not answer')
         return { data }
+      })
+      api.get('/causes', async () => {
+        const { causes, away } = await findings(parts, (question) => requests.ask(question))
+        return { data: causes, away }
       })
       api.get('/queue', async () => ({ data: await status.queue() }))
       usageRoutes(api, parts)

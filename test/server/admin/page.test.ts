@@ -29,6 +29,7 @@ describe('the live page', () => {
     const words = wordsOf(await getPage(gateway))
     expect(words).toContain('What is wrong now Nothing. Calls are served.')
     expect(words).toContain('harness/prod read 1m 3 of 1000')
+    expect((await call(gateway.adminUrl, '/v1/causes')).json()).toEqual({ data: [], away: [] })
   })
 
   it('shows the first hundred of many limits and credentials, and says how many more there are', async () => {
@@ -110,6 +111,11 @@ describe('the live page', () => {
     const words = wordsOf(await getPage(gateway))
     expect(words).toMatch(new RegExp(`harness answered 6 of 6 calls with ${status === 500 ? '5xx' : status}`))
     expect(words).toContain(todo)
+    const { data } = (await call(gateway.adminUrl, '/v1/causes')).json() as { data: object[] }
+    const [what, said] = [expect.stringContaining('harness answered 6 of 6'), expect.stringContaining(todo)]
+    expect(data).toMatchObject([
+      { severity: 'failing', what, todo: said, about: `harness ${status === 500 ? '5xx' : status}` },
+    ])
   })
 
   it('says for five minutes what failed, however many calls succeed after it', async () => {
