@@ -208,16 +208,17 @@ function clientRows(calls: readonly RequestRow[]): string[][] {
   if (calls.length === 0) return []
   const clients = [...Map.groupBy(calls, ({ client }) => client ?? 'unknown')]
   const rows = clients.toSorted(([, a], [, b]) => b.length - a.length).slice(0, MOST_CLIENTS)
+  // There may be more calls than were read.
+  const count = (own: readonly RequestRow[]): string => `${own.length}${calls.length === MOST_CALLS ? '+' : ''}`
   return [
-    ['TOP CLIENTS', 'CALLS', 'REFUSED', 'WAITED'],
+    ['TOP CLIENTS (5min)', 'CALLS', 'REFUSED', 'WAITED'],
     ...rows.map(([client, own]) => [
       client,
-      // There may be more calls than were read.
-      `${own.length}${calls.length === MOST_CALLS ? '+' : ''}`,
+      count(own),
       // Neither those whose client left nor those that broke off were refused.
-      String(own.filter(({ reason }) => reason !== null).length),
+      count(own.filter(({ reason }) => reason !== null)),
       // A call that nothing held back has a waitMs, too: the moment that its charge took.
-      String(own.filter(({ heldBy, waitMs }) => heldBy !== null && waitMs > 0).length),
+      count(own.filter(({ heldBy, waitMs }) => heldBy !== null && waitMs > 0)),
     ]),
   ]
 }

@@ -72,7 +72,7 @@ describe('the screen of sluice top', () => {
     expect(lines[1]).toMatch(/^Failing: The breaker of .*-0 \(deploy\) is open\. Look at the vendor’s status page\.$/)
     expect(after(/^ACCOUNT/)).toMatch(/account-59 .* 590000 +59s +98min +5\.9 +0$/)
     expect(after(/^WAITS IN/)).toMatch(/client-8 +8 +10ms +60s$/)
-    expect(after(/^TOP CLIENTS/)).toMatch(/^client-0 +15 +2 +7$/)
+    expect(after(/^TOP CLIENTS \(5min\) /)).toMatch(/^client-0 +15 +2 +7$/)
     expect(marked).toEqual(lines.slice(1, 10))
   })
 
@@ -80,6 +80,12 @@ describe('the screen of sluice top', () => {
     const lines = topScreen(full(), { width: 80, height: 24, paint: (text) => text }).split('\n')
     expect(lines[4]).toMatch(/^Failing: The breaker of /)
     expect(lines[5]).toBe('… and 5 more, see npx sluice top --once, which says what to do, too')
+  })
+
+  it('marks every count of calls of which there may be more than it was told of', () => {
+    const { calls } = full()
+    const screen = topScreen({ ...full(), calls: [...calls, ...calls] }, { width: 132, paint: (text) => text })
+    expect(screen).toMatch(/\nclient-0 +30\+ +4\+ +14\+\n/)
   })
 
   it('shows no part of which there is nothing', () => {
