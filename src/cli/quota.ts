@@ -57,8 +57,12 @@ export interface TableOptions {
 }
 
 const HEAD = ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED', 'RESETS', 'ENDS', 'BURN', 'WAIT']
+/** The titles of columns with names. */
+const NAMES = ['ACCOUNT', 'CLASS', 'WINDOW', 'CLIENT', 'WHOSE']
+/** What a narrow terminal can do without. */
+const SPARE = ['BURN', 'ENDS', 'NOW', 'HOUR', 'DAY', 'DUE']
 
-/** A table no wider than `width`. Names are cut if needed, the longest first. The fullest limits come first. */
+/** A table no wider than `width`: names are cut if needed, the longest first, and columns left out. The fullest limits come first. */
 export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity, paint }: TableOptions): string {
   const room = Math.max(1, height - 1)
   const sorted = all.toSorted((a, b) => fullnessOf(b) - fullnessOf(a))
@@ -78,7 +82,7 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
       String(row.waiting),
     ],
   }))
-  const shown = paintedTable(HEAD, lines, { width, cuttable: 3, paint })
+  const shown = paintedTable(HEAD, lines, { width, paint })
   const left = sorted.length - rows.length
   if (left > 0) shown.push(`… and ${left} that are less full: make the window higher, or see sluice quota`)
   return shown.map((text) => `${text}\n`).join('')
@@ -94,9 +98,10 @@ interface Line {
 function paintedTable(
   titles: readonly string[],
   lines: readonly Line[],
-  { width, cuttable, paint }: Pick<TableOptions, 'width' | 'paint'> & { readonly cuttable: number },
+  { width, paint }: Pick<TableOptions, 'width' | 'paint'>,
 ): string[] {
-  const [head = '', ...texts] = columnsOf([titles, ...lines.map(({ cells }) => cells)], { width, cuttable })
+  const rows = [titles, ...lines.map(({ cells }) => cells)]
+  const [head = '', ...texts] = columnsOf(rows, { width, cuttable: NAMES, spare: SPARE })
   return [head, ...texts.map((text, i) => paint(text, lines[i]!.fullness))]
 }
 
@@ -140,9 +145,7 @@ function clientTables(
     })),
   )
   const texts =
-    used.length === 0
-      ? ['No client has used a limit within a day.']
-      : paintedTable(head, used, { width, cuttable: 4, paint })
+    used.length === 0 ? ['No client has used a limit within a day.'] : paintedTable(head, used, { width, paint })
   if (budgets !== null && budgets.length > 0) {
     const rows = budgets.map((one) => ({
       fullness: fullnessOf({ ...one, effective: one.limit }),
@@ -156,7 +159,7 @@ function clientTables(
       ],
     }))
     const titles = ['WHOSE', 'BUDGET', 'LIMIT', 'USED', 'LEFT', 'RESETS']
-    texts.push('', ...paintedTable(titles, rows, { width, cuttable: 1, paint }))
+    texts.push('', ...paintedTable(titles, rows, { width, paint }))
   }
   if (since !== null) texts.push('', printable(`Counted since ${since}.`))
   texts.push(...away.map((one) => printable(noAnswerOf(one))))

@@ -9,23 +9,40 @@ export function outputWidth(): number {
   return process.stdout.columns || Infinity
 }
 
-/** Aligns rows of cells as columns, which are safe to print. If a line is wider than `width`, its first `cuttable` cells are cut, the longest first. */
-export function columnsOf(
-  lines: readonly (readonly string[])[],
-  { width, cuttable }: { width: number; cuttable: number },
-): string[] {
-  const widths = lines[0]!.map(() => 0)
+interface Fit {
+  readonly width: number
+  /** The titles of columns whose cells may be cut, the longest first, if a line is wider than `width`. */
+  readonly cuttable?: readonly string[]
+  /** The titles of columns that are left out, in this order, if cutting alone would not make the lines fit. */
+  readonly spare?: readonly string[]
+}
+
+/**
+ * Aligns rows of cells as columns, which are safe to print. The first row has the titles, which are never cut. Lines that would not fit
+ * even so are left whole: names would be hard to tell, for nothing.
+ */
+export function columnsOf(lines: readonly (readonly string[])[], { width, cuttable = [], spare = [] }: Fit): string[] {
+  const titles = lines[0]!
+  const widths = titles.map(() => 0)
   // No list of all their lengths as arguments: there may be more lines than a call takes.
   for (const line of lines) for (const [i, cell] of line.entries()) widths[i] = Math.max(widths[i]!, cell.length)
-  for (let over = widths.reduce((a, b) => a + b) + 2 * (widths.length - 1) - width; over > 0; over--) {
-    let widest = 0
-    for (let i = 1; i < cuttable; i++) if (widths[i]! > widths[widest]!) widest = i
-    if (widths[widest]! <= SHORTEST_NAME) break
-    widths[widest]!--
+  const least = widths.map((most, i) =>
+    cuttable.includes(titles[i]!) ? Math.min(most, Math.max(SHORTEST_NAME, titles[i]!.length)) : most,
+  )
+  const shown = titles.map((_, i) => i)
+  const lengthOf = (all: readonly number[]): number => shown.reduce((sum, i) => sum + all[i]! + 2, -2)
+  for (const title of spare) {
+    if (lengthOf(least) <= width) break
+    const index = shown.findIndex((i) => titles[i] === title)
+    if (index >= 0) shown.splice(index, 1)
+  }
+  for (let over = lengthOf(least) > width ? 0 : lengthOf(widths) - width; over > 0; over--) {
+    const [widest] = shown.filter((i) => widths[i]! > least[i]!).toSorted((a, b) => widths[b]! - widths[a]!)
+    widths[widest!]!--
   }
   return lines.map((line) =>
-    line
-      .map((cell, i) => printable(cut(cell, widths[i]!).padEnd(widths[i]!)))
+    shown
+      .map((i) => printable(cut(line[i]!, widths[i]!).padEnd(widths[i]!)))
       .join('  ')
       .trimEnd(),
   )

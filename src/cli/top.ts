@@ -146,8 +146,8 @@ export function topScreen(state: TopState, { width, height, paint }: TableOption
   const title = fit(`Sluice ${state.url}: ${state.state.replaceAll(/\p{Cc}/gu, ' ')}`)
   const causes = height === undefined ? state.causes.map(sayCause) : shortCauses(state.causes, fit)
   const below = [
-    ...part(waitingRows(state.queue), { width, cuttable: 3 }),
-    ...part(clientRows(state.calls), { width, cuttable: 1 }),
+    ...part(waitingRows(state.queue), { width, cuttable: ['WAITS IN', 'CLASS', 'CLIENT'] }),
+    ...part(clientRows(state.calls), { width, cuttable: [TOP_CLIENTS] }),
   ].map(fit)
   const above = [isWell ? title : paint(title, 1), ...causes.map(({ text, fullness }) => paint(text, fullness))]
   const room = height === undefined ? undefined : Math.max(3, height - above.length - below.length - 1)
@@ -162,7 +162,7 @@ export function topScreen(state: TopState, { width, height, paint }: TableOption
   return height === undefined ? `${all.join('\n')}\n` : all.slice(0, height).join('\n')
 }
 
-function part(rows: readonly string[][], options: { width: number; cuttable: number }): string[] {
+function part(rows: readonly string[][], options: { width: number; cuttable: readonly string[] }): string[] {
   return rows.length === 0 ? [] : ['', ...columnsOf(rows, options)]
 }
 
@@ -203,6 +203,8 @@ function waitingRows(queue: readonly QueueRow[]): string[][] {
   ]
 }
 
+const TOP_CLIENTS = 'TOP CLIENTS (5min)'
+
 /** Who called most lately, and how that ended. */
 function clientRows(calls: readonly RequestRow[]): string[][] {
   if (calls.length === 0) return []
@@ -211,7 +213,7 @@ function clientRows(calls: readonly RequestRow[]): string[][] {
   // There may be more calls than were read.
   const count = (own: readonly RequestRow[]): string => `${own.length}${calls.length === MOST_CALLS ? '+' : ''}`
   return [
-    ['TOP CLIENTS (5min)', 'CALLS', 'REFUSED', 'WAITED'],
+    [TOP_CLIENTS, 'CALLS', 'REFUSED', 'WAITED'],
     ...rows.map(([client, own]) => [
       client,
       count(own),

@@ -34,6 +34,10 @@ const FIELDS = [
   'organisation',
 ] as const satisfies readonly (keyof Row)[]
 
+const NAMES = ['CLIENT', 'UPSTREAM', 'ACCOUNT', 'CLASS', 'TEAM', 'ORGANISATION']
+/** What a table has of any usage. Other columns are left out where all of their cells are empty or 0. */
+const ALWAYS: ReadonlySet<string> = new Set(['day', 'client', 'upstream', 'account', 'class', 'units', 'calls'])
+
 /** The gateway sends nothing while it reads days of which no row was asked for. */
 const SILENT_MS = 60_000
 
@@ -60,8 +64,10 @@ function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): s
     }),
   )
   if (format === 'csv') return [head, ...lines].map((line) => `${line.map(quoted).join(',')}\n`).join('')
+  const filled = FIELDS.map((field, i) => ALWAYS.has(field) || lines.some((line) => !/^0?$/.test(line[i]!)))
   const titles = head.map((title) => title.replace('_', ' ').toUpperCase())
-  const texts = columnsOf([titles, ...lines], { width: outputWidth(), cuttable: 5 })
+  const shown = [titles, ...lines].map((line) => line.filter((_, i) => filled[i]))
+  const texts = columnsOf(shown, { width: outputWidth(), cuttable: NAMES })
   return texts.map((text) => `${text}\n`).join('')
 }
 

@@ -745,6 +745,21 @@ describe('sluice quota', () => {
     },
   )
 
+  it('leaves out the columns of usage by the day in which there is nothing, but not from CSV', async () => {
+    const names = { day: '2027-01-31', client: 'bot', upstream: 'harness', account: 'prod', class: 'read' }
+    const counts = { units: 0, calls: 3, refusals: 0, waits: 2, waitSeconds: 1.5, savedUnits: 0, spent: 0 }
+    const answer = { data: [{ ...names, ...counts, unit: null, team: null, organisation: null }] }
+    const url = await startServer((_, response) => response.end(JSON.stringify(answer)))
+    expect((await runCommand(['usage', '--url', url])).stdout.split('\n')).toEqual([
+      'DAY         CLIENT  UPSTREAM  ACCOUNT  CLASS  UNITS  CALLS  WAITS  WAIT SECONDS',
+      '2027-01-31  bot     harness   prod     read   0      3      2      1.5',
+      '',
+    ])
+    expect((await runCommand(['usage', '--format', 'csv', '--url', url])).stdout).toContain(
+      ',spent,unit,team,organisation',
+    )
+  })
+
   it('prints a message without what a terminal would obey', async () => {
     const detail = 'one\u001B[2J\u009B2J\ntwo'
     const url = await startServer((_, response) => response.writeHead(503).end(JSON.stringify({ detail })))

@@ -56,6 +56,7 @@ describe('the screen of sluice top', () => {
     expect(lines.length).toBeLessThanOrEqual(height)
     for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(width)
     const text = lines.join('\n')
+    expect(text).toMatch(/ WAIT$/m)
     for (const part of ['degraded:', 'Failing: The breaker', 'WINDOW', 'WAITS IN', 'TOP CLIENTS'])
       expect(text).toContain(part)
   })
