@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { isMap, isScalar, type Node, parseDocument, stringify, visit, type YAMLSeq } from 'yaml'
-import { createKey, keyOf } from '../clients/keys.ts'
+import { createKey, hashKey, KEY_PREFIX, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
 import { readYaml } from '../config/yaml.ts'
 import { isObject } from '../schema/json.ts'
@@ -51,20 +51,21 @@ export async function listKeys(options: { config?: string }): Promise<void> {
 }
 
 /** Removes a key from the configuration file. Everything else in the file stays as it is. */
-export async function revokeKey(hash: string, options: { config?: string }): Promise<void> {
+export async function revokeKey(given: string, options: { config?: string }): Promise<void> {
   const file = (await findConfig(options.config, { ignores: () => true }))?.source
   if (file === undefined || file === 'environment') {
     throw new CommandError('there is no configuration file to revoke a key in')
   }
-  const wanted = `sha256:${hash.toLowerCase().replace(/^sha256:/, '')}`
-  if (wanted.length < 'sha256:'.length + 8) throw new CommandError('give at least the first 8 hex digits of the hash')
+  const wanted = hashIn(given)
   const text = readFileSync(file, 'utf8')
   const found = findKeys(text, wanted)
   if (found.length !== 1)
     throw new CommandError(`${found.length === 0 ? 'no' : 'more than one'} key begins with ${wanted}`)
   const { list, index } = found[0]!
   if (list.items.length === 1) {
-    throw new CommandError('this is the only key of its client: add another first, or remove the client')
+    throw new CommandError(
+      `this is the only key of its client, which must have one. To end it at once, write the hash of a new key in its place in ${file} (npx sluice keys create), or take the client out of the file`,
+    )
   }
   const revoked = keyHashAt(list, index)
   const rest = withoutItem(text, list, index)
@@ -88,6 +89,17 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
   process.stdout.write(
     `revoked in ${file}; a running gateway refuses it as soon as it has read the file again: at once, with server.watch\n`,
   )
+}
+
+/** The hash that is given, or the beginning of one, or the hash of a key that is given itself. No message shows what might be a key. */
+function hashIn(given: string): string {
+  if (given.startsWith(KEY_PREFIX)) return hashKey(given)
+  const [, digits] = /^(?:sha256:)?([\da-f]{8,64})$/i.exec(given) ?? []
+  if (digits === undefined)
+    throw new CommandError(
+      'give a hash, as npx sluice keys list shows it, at least its first 8 hex digits; or the whole key, which begins with slk_',
+    )
+  return `sha256:${digits.toLowerCase()}`
 }
 
 /** Whether a text says all that another one says, except for that key. */

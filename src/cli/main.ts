@@ -249,7 +249,7 @@ function addKeyCommands(program: Command): void {
     .option(...CONFIG)
     .action(lazy(async () => (await import('./keys.ts')).listKeys))
   command(keys, 'revoke', 'take a key out of the configuration file')
-    .argument('<hash>', 'the hash, or enough of its beginning')
+    .argument('<hash>', 'the hash, or enough of its beginning, or the key itself')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./keys.ts')).revokeKey))
 }

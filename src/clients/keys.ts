@@ -72,9 +72,11 @@ export class ClientKeys<Client> {
   }
 }
 
+export const KEY_PREFIX = 'slk_'
+
 /** Makes a key of 256 random bits, and its hash for the configuration. */
 export function createKey(): { key: string; keyHash: string } {
-  const key = `slk_${randomBytes(32).toString('base64url')}`
+  const key = `${KEY_PREFIX}${randomBytes(32).toString('base64url')}`
   return { key, keyHash: hashKey(key) }
 }
 

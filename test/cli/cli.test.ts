@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import { rootCertificates } from 'node:tls'
 import { afterAll, describe, expect, it } from 'vitest'
 import { parse, stringify } from 'yaml'
-import { hashKey } from '../../src/clients/keys.ts'
+import { createKey, hashKey } from '../../src/clients/keys.ts'
 import { deadPort, freePort } from '../support/find-redis.ts'
 import {
   ACCOUNT,
@@ -530,6 +530,30 @@ describe('sluice keys', () => {
 })
 
 describe('sluice keys revoke', () => {
+  it('takes a key itself, and shows it nowhere', async () => {
+    const [{ key, keyHash }, other] = [createKey(), createKey()]
+    const clients = { bot: { keys: [keyHash, hashKey('two')] } }
+    const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), clients }))
+    for (const wrong of [other.key, key.slice(4), `sha256:${key}`, key.toUpperCase()]) {
+      const { code, stdout, stderr } = await runCommand(['keys', 'revoke', wrong], { cwd })
+      expect([code, stdout]).toEqual([1, ''])
+      expect(stderr).toMatch(/^no key begins with sha256:[\da-f]{64}\n$|^give a hash, as npx sluice keys list shows it/)
+      expect(stderr.toLowerCase()).not.toContain(wrong.slice(-20).toLowerCase())
+    }
+    expect(await runCommand(['keys', 'revoke', key], { cwd })).toMatchObject({ code: 0, stderr: '' })
+    expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).not.toContain(keyHash)
+  })
+
+  it('says how to end the only key of a client at once', async () => {
+    const clients = { bot: { keys: [hashKey('one')] } }
+    const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), clients }))
+    const { code, stderr } = await runCommand(['keys', 'revoke', hashKey('one')], { cwd })
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/the hash of a new key in its place in sluice\.yaml \(npx /),
+    ])
+  })
+
   const [one, two, three] = ['1', '2', '3'].map((digit) => `sha256:${digit.repeat(64)}`)
   const before = (): string => `${stringify(harnessConfig('https://app.harness.io'))}clients:\n  bot:\n    keys:`
 
