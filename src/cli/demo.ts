@@ -5,6 +5,8 @@ import type { Config } from '../schema/schema.ts'
 export const DEMO_ACCOUNT = 'demo1234'
 export const DEMO_KEY = `pat.${DEMO_ACCOUNT}.sandbox.nosecret`
 
+const DEMO_FOLDER = '.sluice/demo'
+
 /** The configuration that is used when there is none: the Harness preset in front of the sandbox. */
 export function demoConfig(sandboxUrl: string): Config {
   const accounts = { demo: { id: DEMO_ACCOUNT, credential: { value: DEMO_KEY } } }
@@ -14,7 +16,9 @@ export function demoConfig(sandboxUrl: string): Config {
     { requests: 20, window: '1s' },
   ]
   const harness = { preset: 'harness', url: sandboxUrl, accounts, limits: { webhook } }
-  return checkConfig({ defaultUpstream: 'harness', upstreams: { harness } }, 'demo')
+  // What the demo remembers must not end up in the usage of the gateway that is configured here later.
+  const store = { dir: DEMO_FOLDER }
+  return checkConfig({ defaultUpstream: 'harness', upstreams: { harness }, store }, 'demo')
 }
 
 interface Demo {
@@ -50,7 +54,7 @@ Paste these into another terminal:
   ${quota}
 
 Clients: ${url}. Admin: ${adminUrl}, with the metrics on /metrics. Faults of the sandbox: ${controlUrl}, see docs/sandbox.md.
-Quotas are remembered in ./.sluice. Ctrl-C stops everything.
+Quotas are remembered in ./${DEMO_FOLDER}, apart from those of a gateway with a configuration. Ctrl-C stops everything.
 To serve the real API, set HARNESS_ACCOUNT_ID and HARNESS_API_KEY, or write a sluice.yaml (see README.md).
 
 `

@@ -1006,6 +1006,28 @@ describe('sluice start', () => {
     })
   })
 
+  it('keeps the demo apart from the gateway that is configured in the same folder', async () => {
+    const cwd = newFolder()
+    const [port, admin] = [String(await freePort()), await freePort()]
+    const demo = new Program(['demo', '--port', port, '--admin-port', String(admin)], { cwd })
+    await demo.line(/listening/)
+    await call(`http://127.0.0.1:${port}`, '/harness/ng/api/projects?accountIdentifier=demo1234')
+    demo.kill('SIGTERM')
+    await demo.ended
+    expect(readdirSync(join(cwd, '.sluice'))).toEqual(['demo'])
+    const upstream = await startUpstream()
+    writeFileSync(
+      join(cwd, 'sluice.yaml'),
+      stringify({ ...harnessConfig(upstream.url), admin: { port: admin }, store: {} }),
+    )
+    const real = new Program(['start'], { cwd })
+    await real.line(/listening/)
+    const { stdout } = await runCommand(['usage', '--format', 'json'], { cwd })
+    real.kill('SIGTERM')
+    await real.ended
+    expect(JSON.parse(stdout)).toEqual([])
+  })
+
   it('a second time beside a running demo says what it has in common with the first', async () => {
     const cwd = newFolder()
     const args = ['start', '--port', '0', '--admin-port', '0']
