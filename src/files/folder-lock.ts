@@ -60,8 +60,8 @@ function isLeftBehind(lock: string, dir: string): boolean {
   // Our own process id in it is that of an earlier process: every container begins with the same ids.
   if (holder === undefined || holder === process.pid) return true
   throw new Error(
-    `process ${holder} uses the store folder ${dir}; give every gateway its own store.dir, or share Redis. If process ` +
-      `${holder} is no gateway, its number was that of one that has died: remove ${lock}`,
+    `a gateway already runs with the store folder ${dir} (process ${holder}): give every gateway its own store.dir, or ` +
+      `share Redis. If process ${holder} is no gateway, its number was that of one that has died: remove ${lock}`,
   )
 }
 

@@ -986,7 +986,7 @@ describe('sluice start', () => {
     const sameFolder = folderWith(stringify(config))
     expect(await run(['start'], { cwd: sameFolder })).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^process \d+ uses the store folder .*\n$/),
+      stderr: expect.stringMatching(/^a gateway already runs with the store folder .*\n$/),
     })
     for (const port of ['abc', '', '-1', '65536', '80.5']) {
       const { code, stderr } = await runCommand(['start', '--port', port], { cwd: newFolder() })
@@ -1034,7 +1034,7 @@ describe('sluice start', () => {
     await new Program(args, { cwd }).line(/listening/)
     expect(await run(args, { cwd })).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^process \d+ uses the store folder .*\n$/),
+      stderr: expect.stringMatching(/^a gateway already runs with the store folder .*\n$/),
     })
   })
 })

@@ -169,7 +169,9 @@ describe('the embedded ledger on disk', () => {
     const other = spawn(process.execPath, ['-e', 'setTimeout(() => {}, 60000)'])
     new LedgerFiles(dir)
     writeFileSync(join(dir, 'lock'), String(other.pid))
-    expect(() => new LedgerFiles(dir)).toThrow(new RegExp(`process ${other.pid} uses the store folder`))
+    expect(() => new LedgerFiles(dir)).toThrow(
+      new RegExp(`^a gateway already runs with the store folder .* \\(process ${other.pid}\\): `),
+    )
     await new Promise((resolve) => other.once('exit', resolve).kill('SIGKILL'))
     new LedgerFiles(dir)
     expect(readFileSync(join(dir, 'lock'), 'utf8')).toMatch(new RegExp(`^${process.pid}( |$)`))
@@ -184,7 +186,7 @@ describe('the embedded ledger on disk', () => {
     new LedgerFiles(dir)
     expect(readFileSync(lock, 'utf8')).toMatch(new RegExp(`^${process.pid} `))
     writeFileSync(lock, '1')
-    expect(() => new LedgerFiles(dir)).toThrow(`process 1 uses the store folder ${dir}`)
+    expect(() => new LedgerFiles(dir)).toThrow(`a gateway already runs with the store folder ${dir} (process 1)`)
     expect(() => new LedgerFiles(dir)).toThrow(
       `If process 1 is no gateway, its number was that of one that has died: remove ${lock}`,
     )
