@@ -9,9 +9,17 @@ var NEEDED = 26
 var source = path.join(__dirname, '../src/main.ts')
 var program = fs.existsSync(source) ? source : path.join(__dirname, '../dist/main.js')
 
-if (parseInt(process.versions.node, 10) >= NEEDED) run()
+if (program === source && !isInstalled()) refuse(wantsInstall())
+else if (parseInt(process.versions.node, 10) >= NEEDED) run()
 else if (bundledNode()) runWith(bundledNode())
-else refuse()
+else refuse(wantsNode())
+
+/** Whether what a clone needs is there. All of it is, where any package is that it needs. */
+function isInstalled() {
+  return module.paths.some(function (folder) {
+    return fs.existsSync(path.join(folder, 'commander'))
+  })
+}
 
 /** With the compile cache of src/main.ts, so that Node needs its compiler of TypeScript not even for that file. */
 function run() {
@@ -38,7 +46,9 @@ function runWith(node) {
       if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
     })
   })
-  child.on('error', refuse)
+  child.on('error', function () {
+    refuse(wantsNode())
+  })
   child.on('exit', function (code, signal) {
     if (signal === null) process.exit(code)
     process.removeAllListeners(signal)
@@ -46,13 +56,18 @@ function runWith(node) {
   })
 }
 
-function refuse() {
-  console.error(
-    'sluice needs Node ' +
-      NEEDED +
-      ' or later, and this is ' +
-      process.versions.node +
-      ': see https://nodejs.org/download',
-  )
+function wantsInstall() {
+  var brought =
+    'On Linux x64 that brings Node ' + NEEDED + ', too; elsewhere install Node ' + NEEDED + ' or later first.'
+  return 'sluice is not installed yet: run `npm ci` in ' + path.dirname(__dirname) + '. ' + brought
+}
+
+function wantsNode() {
+  var now = process.versions.node
+  return 'sluice needs Node ' + NEEDED + ' or later, and this is ' + now + ': see https://nodejs.org/download'
+}
+
+function refuse(why) {
+  console.error(why)
   process.exit(1)
 }

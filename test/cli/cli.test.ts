@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
+  cpSync,
   existsSync,
   lstatSync,
   readdirSync,
@@ -29,7 +30,7 @@ import {
 import { harnessRequests } from '../support/harness-requests.ts'
 import { call } from '../support/http.ts'
 import { runCommand } from '../support/command-line.ts'
-import { freeze, Program, run, startProcess } from '../support/process.ts'
+import { freeze, Program, ROOT, run, startProcess } from '../support/process.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
 function folderWith(config: string): string {
@@ -1078,6 +1079,21 @@ describe('sluice sandbox', () => {
 })
 
 describe('as a process of its own', () => {
+  it('says in a new clone what to do first, whatever the Node', () => {
+    const clone = newFolder()
+    for (const file of ['bin/sluice.cjs', 'src/main.ts']) cpSync(join(ROOT, file), join(clone, file))
+    const older = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.11.0' } })"
+    writeFileSync(join(clone, 'older.cjs'), older)
+    for (const options of [[], ['--require', join(clone, 'older.cjs')]]) {
+      const args = [...options, join(clone, 'bin/sluice.cjs'), 'start']
+      const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+      expect([status, stderr]).toEqual([
+        1,
+        `sluice is not installed yet: run \`npm ci\` in ${clone}. On Linux x64 that brings Node 26, too; elsewhere install Node 26 or later first.\n`,
+      ])
+    }
+  })
+
   const folderFor = (store: object): string =>
     folderWith(
       stringify({

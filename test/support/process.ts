@@ -7,7 +7,7 @@ import { inject, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
 import { newFolder } from './gateway.ts'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export const MAIN = join(ROOT, 'src/main.ts')
 
 export interface Ended {
