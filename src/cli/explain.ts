@@ -11,13 +11,16 @@ import { formatDuration } from '../schema/units.ts'
 import type { Pool } from '../credentials/credential-set.ts'
 import type { Account } from '../gateway/account.ts'
 import { isCredentialInAuthorization } from '../gateway/cached-read.ts'
+import type { Target } from '../gateway/call.ts'
 import { Failure, isFailure } from '../gateway/failure.ts'
+import { withAccount } from '../gateway/outgoing.ts'
 import { type Identity, identify } from '../gateway/identify.ts'
 import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../gateway/snapshot.ts'
 import { Metrics } from '../observe/metrics.ts'
 import { Usage } from '../usage/usage.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
+import { withoutAlias } from '../routing/path.ts'
 import { classifyByMethod, type Route } from '../routing/route.ts'
 import { demoConfig } from './demo.ts'
 import { CommandError } from './command-error.ts'
@@ -46,6 +49,8 @@ interface Explanation {
 
 /** Further facts, which only the text for people shows. */
 interface Details {
+  /** The URL that the call goes to, with the account's id where the gateway adds it; null if it was refused. */
+  readonly sentTo: string | null
   /** Why the call has its class; null if it was refused before that was known. */
   readonly because: string | null
   /** The limits that it is charged to. */
@@ -85,7 +90,7 @@ export async function explain(method: string | undefined, url: string | undefine
     throw new CommandError('--batch reads its calls from stdin: leave it out, or METHOD and URL')
   // If no clients are configured, anybody may call.
   const { clients = {}, ...config } =
-    (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://127.0.0.1:1')
+    (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://sandbox')
   const client = options.client === undefined ? undefined : clientNamed(options.client, clients)
   const metrics = new Metrics()
   const snapshot = buildSnapshot(config, {
@@ -168,7 +173,19 @@ function explainOne(snapshot: Snapshot, method: string, url: string, client: Cli
   const because = route === undefined ? null : reasonFor(route, head.method)
   const cache = route === undefined ? null : cacheOf(route, account, head.method)
   const pool = explanation.credential === null ? null : poolOf(account)
-  return { explanation, details: { because, limits, cache, pool }, doubt: doubtAbout(meant, snapshot, identity) }
+  const sentTo = isFailure(target) ? null : destinationOf(target)
+  return {
+    explanation,
+    details: { sentTo, because, limits, cache, pool },
+    doubt: doubtAbout(meant, snapshot, identity),
+  }
+}
+
+function destinationOf({ upstream, account, route, path, query }: Target): string {
+  const wanted = route.credential === 'none' ? undefined : upstream.config.accountQuery
+  const whole =
+    wanted === undefined ? query : withAccount(query, wanted, account.id, withoutAlias(path, upstream.aliasPrefix))
+  return upstream.url.origin + upstream.basePath + path + whole
 }
 
 function poolOf(account: Account | undefined): Details['pool'] {
@@ -223,11 +240,14 @@ function reasonFor({ pattern, charges }: Route, method: string): string {
   return `rule, as no route is known for it: ${why}`
 }
 
-/** A URL that belongs to no upstream is taken for a URL of the gateway, which may have any name. */
-function doubtAbout(url: string, { hosts }: Snapshot, { upstream, prefix }: Identity): string | undefined {
+/** A URL that belongs to no upstream is taken for a URL of the gateway, which may have any name. On this machine it has one port. */
+function doubtAbout(url: string, { hosts, config }: Snapshot, { upstream, prefix }: Identity): string | undefined {
   if (upstream === undefined || prefix !== '' || !URL.canParse(url)) return undefined
-  const { host, hostname } = new URL(url)
-  if (isLoopback(hostname) || hosts.has(bareHost(hostname))) return undefined
+  const { host, hostname, port, protocol } = new URL(url)
+  if (hosts.has(bareHost(hostname))) return undefined
+  const ownPort = config.server.port
+  if (isLoopback(hostname) && (ownPort === 0 || ownPort === Number(port || (protocol === 'https:' ? 443 : 80))))
+    return undefined
   return `no upstream is at this URL of ${host}, so it is taken for one of the gateway, for its default ${upstream.name}`
 }
 
@@ -287,6 +307,7 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
   })
   const rows = [
     ['call', `${method} ${url}`],
+    ['sent to', details.sentTo],
     ['upstream', upstream],
     ['account', account],
     ['class', explanation.class],

@@ -213,6 +213,7 @@ describe('sluice explain', () => {
     const { code, stdout } = await runCommand(['explain', 'GET', '/harness/template/api/templates/x'])
     expect(code).toBe(0)
     expect(stdout).toBe(`call        GET /harness/template/api/templates/x
+sent to     http://sandbox/template/api/templates/x?accountIdentifier=demo1234
 upstream    harness
 account     demo
 class       template
@@ -288,6 +289,20 @@ cache       no
     expect(await runCommand(['explain', 'GET', url])).toMatchObject({ code: 0, stderr: warning })
     const input = `GET ${url}\nGET ${url}\nGET http://127.0.0.1:8080/ng/api/projects\nGET http://gateway/harness/x\n`
     expect(await runCommand(['explain', '--batch'], { input })).toMatchObject({ code: 0, stderr: warning })
+  })
+
+  it('takes no other port of this machine for the gateway', async () => {
+    const cwd = folderWith(
+      stringify({ ...harnessConfig('http://127.0.0.1:9701/v2'), defaultUpstream: 'harness', server: { port: 8123 } }),
+    )
+    const asked = async (url: string) => await runCommand(['explain', 'GET', url], { cwd })
+    expect(await asked('http://127.0.0.1:9701/v3/projects')).toMatchObject({
+      stderr:
+        'warning: no upstream is at this URL of 127.0.0.1:9701, so it is taken for one of the gateway, for its default harness\n',
+      stdout: expect.stringMatching(/^sent to     http:\/\/127\.0\.0\.1:9701\/v2\/v3\/projects/m),
+    })
+    const own = await asked('http://localhost:8123/v3/projects')
+    expect(own).toMatchObject({ stderr: '', stdout: expect.stringMatching(/^sent to .*\/v2\/v3\/projects/m) })
   })
 
   it('answers a batch line by line, in order, with JSON', async () => {
