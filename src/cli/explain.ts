@@ -24,6 +24,7 @@ import { withoutAlias } from '../routing/path.ts'
 import { classifyByMethod, type Route } from '../routing/route.ts'
 import { demoConfig } from './demo.ts'
 import { CommandError } from './command-error.ts'
+import { budgetsOf, type ClientBudget, describeBudget } from './explain-budget.ts'
 import { jsonOf, printable } from './printable.ts'
 
 interface Options {
@@ -89,8 +90,8 @@ export async function explain(method: string | undefined, url: string | undefine
   if (options.batch === true && method !== undefined)
     throw new CommandError('--batch reads its calls from stdin: leave it out, or METHOD and URL')
   // If no clients are configured, anybody may call.
-  const { clients = {}, ...config } =
-    (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://sandbox')
+  const found = (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://sandbox')
+  const { clients = {}, ...config } = found
   const client = options.client === undefined ? undefined : clientNamed(options.client, clients)
   const metrics = new Metrics()
   const snapshot = buildSnapshot(config, {
@@ -104,7 +105,7 @@ export async function explain(method: string | undefined, url: string | undefine
   try {
     if (options.batch) await explainLines(snapshot, client)
     else if (method === undefined || url === undefined) throw new CommandError('usage: sluice explain METHOD URL')
-    else print(explainOne(snapshot, method, url, client), options.json ?? false)
+    else print(explainOne(snapshot, method, url, client), budgetsOf(options.client, found), options.json ?? false)
   } finally {
     await closeSnapshot(snapshot)
   }
@@ -290,11 +291,11 @@ function limitsOf({ limits, units }: ChargeSet): Details['limits'] {
 }
 
 /** Prints the explanation as text or JSON. If the call would be refused, the exit code is 1. */
-function print({ explanation, details, doubt }: Explained, asJson: boolean): void {
+function print({ explanation, details, doubt }: Explained, budgets: readonly ClientBudget[], asJson: boolean): void {
   if (doubt !== undefined) warn(doubt)
   const { error, method, url, upstream, account, retry, credential } = explanation
   if (asJson) {
-    process.stdout.write(jsonOf({ ...explanation, ...details }, 0))
+    process.stdout.write(jsonOf({ ...explanation, ...details, budgets }, 0))
     if (error !== undefined) process.exitCode = 1
     return
   }
@@ -313,6 +314,7 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
     ['class', explanation.class],
     ['because', details.because],
     ['charged to', charged.length > 0 ? charged.join(', ') : 'no limit'],
+    ...(budgets.length === 0 ? [] : [['budget', budgets.map(describeBudget).join(', ')]]),
     ['repeat', retry === 'safe' ? 'safe' : 'only if nothing was sent'],
     ['credential', (credential ?? 'none') + describePool(details.pool)],
     ['cache', describeCache(details.cache)],

@@ -240,6 +240,35 @@ cache       no
     expect(checked.stdout).toMatch(/the budget of bot: this week from sunday ends at \d{4}-\d\d-\d\dT00:00\+00:00\n/)
   })
 
+  it('says which budgets the call of a client counts against, and when their windows end', async () => {
+    const accounts = { main: {} }
+    const it = {
+      url: 'http://x.example',
+      accounts,
+      routes: [{ path: '/*', class: 'read' }],
+      limits: { read: [{ requests: 9, window: '1h' }] },
+    }
+    const teams = { web: { organisation: 'acme', budget: [{ requests: 50, window: '1h' }] } }
+    const organisations = { acme: { budget: [{ requests: 900, window: 'month' }] } }
+    const own = [{ requests: 5, window: 'week', anchor: 'sunday' }]
+    const clients = { bot: { keys: [hashKey('bot')], team: 'web', budget: own }, free: { keys: [hashKey('free')] } }
+    const cwd = folderWith(stringify({ upstreams: { it }, clients, teams, organisations }))
+    const asked = async (...more: string[]) => (await runCommand(['explain', 'GET', '/it/x', ...more], { cwd })).stdout
+    const date = String.raw`\d{4}-\d\d-\d\dT00:00\+00:00`
+    expect(await asked('--client', 'bot')).toMatch(
+      new RegExp(
+        `^budget      5 per week from sunday until ${date}, 50 per 1h of the team web, 900 per month until ${date} of the organisation acme$`,
+        'm',
+      ),
+    )
+    expect(JSON.parse(await asked('--client', 'bot', '--json')).budgets).toMatchObject([
+      { level: 'client', name: 'bot', requests: 5, window: 'week from sunday' },
+      { level: 'team', name: 'web', requests: 50, window: '1h' },
+      { level: 'organisation', name: 'acme', requests: 900, window: 'month' },
+    ])
+    for (const args of [['--client', 'free'], []]) expect(await asked(...args)).not.toContain('budget')
+  })
+
   it('says which limits a call is charged to, and how many units', async () => {
     const cwd = folderWith(
       stringify({ upstreams: { gh: { preset: 'github', accounts: { bot: { credential: { value: 'x' } } } } } }),
