@@ -1,13 +1,14 @@
 import { type Sandbox, startSandbox } from '../sandbox/sandbox.ts'
 import { DEMO_ACCOUNT, DEMO_KEY } from './demo.ts'
-import { explainFailure } from './start-failure.ts'
+import { explainFailure, refuseSamePorts } from './start-failure.ts'
 import { onStopSignal } from './stop-signal.ts'
+
+const PORT_OPTIONS = '--port and --control-port'
 
 /** Runs the sandbox upstream until it is told to stop. */
 export async function sandbox(options: { host: string; port: number; controlPort: number }): Promise<void> {
-  const running = await startSandbox(options).catch((error: unknown) =>
-    explainFailure(error, '--port and --control-port'),
-  )
+  refuseSamePorts([options.port, options.controlPort], PORT_OPTIONS)
+  const running = await startSandbox(options).catch((error: unknown) => explainFailure(error, PORT_OPTIONS))
   // The signals come first: as soon as a caller reads that it listens, it may send one.
   onStopSignal(() => running.stop())
   process.stdout.write(notice(running))

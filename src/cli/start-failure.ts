@@ -15,3 +15,10 @@ export function explainFailure(error: unknown, portOptions: string): never {
   if (error instanceof StartError || EXPECTED.has(code)) throw new CommandError(message)
   throw error
 }
+
+/** Throws if options give two listeners the same port: the second would say that it is in use, and nobody else uses it. */
+export function refuseSamePorts(ports: readonly (number | undefined)[], portOptions: string): void {
+  const twice = ports.find((port, i) => port !== undefined && port !== 0 && ports.indexOf(port) !== i)
+  if (twice !== undefined)
+    throw new CommandError(`port ${twice} is to be that of two listeners: choose different ones with ${portOptions}`)
+}

@@ -9,7 +9,7 @@ import { runGateway, type Running } from '../process/run.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { findApart } from './find-apart.ts'
 import { giveMemoryBack } from './quiet-memory.ts'
-import { explainFailure } from './start-failure.ts'
+import { explainFailure, refuseSamePorts } from './start-failure.ts'
 import { runWorker, textFromFirstProcess } from '../process/worker.ts'
 import { type ConfigText, textOf } from '../process/worker-link.ts'
 import { runWorkers } from '../process/workers.ts'
@@ -19,6 +19,8 @@ import { onStopSignal } from './stop-signal.ts'
 const LONGEST_LAST_WORDS_MS = 1_000
 /** The log gets at least this long, even if the calls used up the time of the drain. */
 const SHORTEST_LAST_WORDS_MS = 100
+
+const PORT_OPTIONS = '--port and --admin-port, or in the configuration'
 
 interface Options {
   readonly config?: string
@@ -38,6 +40,8 @@ export async function start(options: Options): Promise<void> {
   const sandbox = found === undefined ? await (await import('../sandbox/sandbox.ts')).startSandbox() : undefined
   const first = withPorts(found ?? { config: demoConfig(sandbox!.url), source: 'demo' }, options)
   const { config, source } = first
+  // The configuration was checked without the options.
+  refuseSamePorts([config.server.port, config.admin.port, config.forwardProxy?.port], PORT_OPTIONS)
   const log = createLog(config.log)
   tellOfMistake(log)
   // Once a file was read, only that file is read. If it is gone, another source must not take its place: its keys and limits are others.
@@ -88,7 +92,7 @@ export async function start(options: Options): Promise<void> {
   const gateway = await opening.catch((error: unknown) => {
     // Workers that were told to stop, too, may have ended before they took calls. That is no failure.
     if (isStopping) return new Promise<never>(() => undefined)
-    return explainFailure(error, '--port and --admin-port, or in the configuration')
+    return explainFailure(error, PORT_OPTIONS)
   })
   log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
   giveMemoryBack()

@@ -1084,6 +1084,15 @@ describe('sluice start', () => {
   })
 })
 
+it.each(['start --port PORT --admin-port PORT', 'start --port 9090', 'sandbox --port PORT --control-port PORT'])(
+  'sluice %s says that it is one port for two',
+  async (command) => {
+    const port = command.includes('PORT') ? String(await freePort()) : '9090'
+    const { code, stderr } = await run(command.replaceAll('PORT', port).split(' '), { cwd: newFolder() })
+    expect([code, stderr]).toEqual([1, expect.stringContaining(`port ${port} is to be that of two listeners: choose`)])
+  },
+)
+
 describe('sluice sandbox', () => {
   it('says how to put a gateway in front of it, and how to make it fail', async () => {
     const program = new Program(['sandbox', '--port', '0', '--control-port', '0'])
