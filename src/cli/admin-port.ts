@@ -70,7 +70,11 @@ export async function askAdmin<Answer extends { readonly data: readonly unknown[
   silentMs = SILENT_MS,
 ): Promise<Answer> {
   const { url } = admin
-  const { status, text } = await get(admin, path, silentMs)
+  const { status, text, isForClients } = await get(admin, path, silentMs)
+  if (isForClients)
+    throw new CommandError(
+      `${url} is the port for clients of a gateway: name its admin port with --url, or its --config`,
+    )
   if (status === 401)
     throw new CommandError(
       `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config, SLUICE_ADMIN_TOKEN or --token`,
@@ -96,7 +100,7 @@ async function get(
   { url, token }: AdminPort,
   path: string,
   silentMs: number,
-): Promise<{ readonly status: number; readonly text: string }> {
+): Promise<{ readonly status: number; readonly text: string; readonly isForClients: boolean }> {
   const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
   // The error of `fetch` would show the whole token.
   if (token !== undefined && !HEADER_VALUE.test(headers['authorization']!))
@@ -116,7 +120,8 @@ async function get(
       pieces.push(piece)
       timer.refresh()
     }
-    return { status: response.status, text: pieces.join('') }
+    // The port for clients says so of what it refuses, and the admin port of nothing.
+    return { status: response.status, text: pieces.join(''), isForClients: response.headers.has('x-sluice-error') }
   } catch (error) {
     if (signal.aborted)
       throw new CommandError(`${url}${path}: no answer for ${silentMs / 1_000} s; its gateway hangs, or is very busy`)

@@ -829,6 +829,18 @@ describe('sluice quota', () => {
     )
   })
 
+  it.each(['quota', 'top', 'usage', 'request abc'])('%s says so when it is the port for clients', async (command) => {
+    const upstream = await startUpstream()
+    for (const clients of [{}, { clients: { bot: { keys: [hashKey('bot')] } } }]) {
+      const { url } = await startGateway(harnessConfig(upstream.url, {}, clients))
+      expect(await runCommand([...command.split(' '), '--url', url, '--token', 'x'])).toEqual({
+        code: 1,
+        stdout: '',
+        stderr: `${url} is the port for clients of a gateway: name its admin port with --url, or its --config\n`,
+      })
+    }
+  })
+
   it('prints a message without what a terminal would obey', async () => {
     const detail = 'one\u001B[2J\u009B2J\ntwo'
     const url = await startServer((_, response) => response.writeHead(503).end(JSON.stringify({ detail })))
