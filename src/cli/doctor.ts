@@ -3,8 +3,11 @@ import { createServer } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { Cluster, type Redis } from 'ioredis'
 import { findConfig } from '../config/find.ts'
+import { checkConfig, readConfigFile } from '../config/load.ts'
 import { ConfigError } from '../config/problem.ts'
 import { allWarnings } from '../config/warnings.ts'
+import { readYaml } from '../config/yaml.ts'
+import { isObject } from '../schema/json.ts'
 import type { Config, StoreConfig } from '../schema/schema.ts'
 import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
@@ -27,19 +30,11 @@ interface Options {
  */
 export async function doctor(options: Options): Promise<void> {
   const found = await findConfig(options.config).catch((error: unknown) => {
-    // Whoever asked for JSON gets JSON, even if the configuration is wrong.
-    if (!(error instanceof ConfigError) || options.json !== true) throw error
-    return error.message.split('\n')
+    if (!(error instanceof ConfigError)) throw error
+    return error
   })
-  if (Array.isArray(found)) {
-    const todo = 'mend the configuration: until then nothing else can be examined'
-    print(
-      found.map((finding) => ({ level: 'fail', what: 'configuration', finding, todo })),
-      options,
-    )
-    return
-  }
-  if (found === undefined) throw new CommandError('there is no configuration: name a file, or run `sluice init`')
+  if (found instanceof ConfigError) return print(await examineRest(found), options)
+  if (found === undefined) throw new CommandError('there is no configuration: name a file, or run npx sluice init')
   const { config, source } = found
   const warnings = allWarnings(found).map((warning): Finding => ({
     level: 'warn',
@@ -57,6 +52,36 @@ export async function doctor(options: Options): Promise<void> {
   const findings = [valid, ...warnings, ...groups.flat()]
   print(findings, options)
 }
+
+/** What is wrong with the configuration, and what its parts tell that are right by themselves. */
+async function examineRest({ message, source }: ConfigError): Promise<Finding[]> {
+  const todo = 'mend it: until then only ports and folder can be examined, where their part is right'
+  const wrong = message.split('\n').map((finding): Finding => ({ level: 'fail', what: 'configuration', finding, todo }))
+  const listeners = rightParts(source, ['server', 'admin', 'forwardProxy'])
+  const store = rightParts(source, ['store'])?.store
+  return [
+    ...wrong,
+    ...(listeners === undefined ? [] : await ports(listeners)),
+    ...(store?.kind === 'memory' ? folder(store.dir ?? '.sluice') : []),
+  ]
+}
+
+/** The configuration with these parts of the file, and defaults; undefined if the file can't be read as YAML, or one of the parts is wrong. */
+function rightParts(source: string, names: readonly string[]): Config | undefined {
+  try {
+    const { document, problems } = readYaml(existsSync(source) ? readConfigFile(source) : '{}')
+    const raw: unknown = document.toJS()
+    if (problems.length > 0 || !isObject(raw)) return undefined
+    const given = Object.fromEntries(Object.entries(raw).filter(([name]) => names.includes(name)))
+    return checkConfig({ clients: {}, upstreams: NO_UPSTREAM, ...given }, source)
+  } catch {
+    // What is wrong is said already.
+    return undefined
+  }
+}
+
+/** A configuration must have one. */
+const NO_UPSTREAM = { none: { url: 'http://127.0.0.1', accounts: { none: {} }, limits: { read: [], write: [] } } }
 
 function print(findings: readonly Finding[], { json }: Pick<Options, 'json'>): void {
   process.stdout.write(json === true ? jsonOf(findings) : findings.map(line).join(''))

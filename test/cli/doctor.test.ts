@@ -9,7 +9,7 @@ import { checkConfig } from '../../src/config/load.ts'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import { type CommandOptions, runCommand } from '../support/command-line.ts'
 import { startDnsServer } from '../support/dns-server.ts'
-import { deadPort } from '../support/find-redis.ts'
+import { deadPort, freePort } from '../support/find-redis.ts'
 import { run } from '../support/process.ts'
 import { describeTopology, startStandalone } from '../support/redis-topologies.ts'
 import { harnessConfig, newFolder, startGateway, startServer, TOKEN } from '../support/gateway.ts'
@@ -41,11 +41,25 @@ describe('sluice doctor', () => {
     expect(stdout).not.toMatch(/^fail/m)
   })
 
-  it('says in JSON, too, what is wrong with the configuration', async () => {
-    const { code, findings } = await examine({ upstream: {}, server: { port: 'topsecret' } })
+  it('says what is wrong with the configuration, and what to do, and examines ports and folder if their part is right', async () => {
+    const port = await freePort()
+    const wrong = { upstream: {}, admin: { port: 'topsecret' }, store: { dir: 'kept' } }
+    const { code, findings, of } = await examine(wrong)
     expect(code).toBe(1)
-    expect(new Set(findings.map(({ level, what }) => `${level} ${what}`))).toEqual(new Set(['fail configuration']))
-    expect(findings.map(({ finding }) => finding)).toContain('sluice.yaml:3:9: server.port: must be a whole number')
+    expect(findings.map(({ level, what }) => `${level} ${what}`)).toEqual([
+      ...Array.from({ length: 3 }, () => 'fail configuration'),
+      'ok folder kept',
+    ])
+    expect(findings.map(({ finding }) => finding)).toContain('sluice.yaml:3:9: admin.port: must be a whole number')
+    expect(of('configuration')[0]).toMatchObject({ todo: expect.stringMatching(/^mend it/) })
+    const right = await examine({ upstream: {}, server: { port, host: '0.0.0.0' }, admin: { port: 0 }, store: 7 })
+    expect(right.of('port')).toMatchObject([{ level: 'ok', finding: `${port} of 0.0.0.0 is free` }])
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), 'upstream: {}\nadmin: { port: 0 }\nserver: { port: 0 }\n')
+    const { stdout, stderr } = await runCommand(['doctor'], { cwd })
+    expect(stderr).toBe('')
+    expect(stdout).toMatch(/^fail {2}configuration: sluice\.yaml:1:1: .* → mend it: .*$/m)
+    expect(stdout).toMatch(/^ok {4}folder \.sluice: can be made$/m)
   })
 
   it('knows a port of a gateway that runs from one that something else has', async () => {
