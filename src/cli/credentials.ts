@@ -14,7 +14,7 @@ import { fileOfStore, openStore } from '../secrets/open.ts'
 import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../secrets/secret-store.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
-import { printable } from './printable.ts'
+import { printTable } from './table.ts'
 
 interface Options {
   readonly config?: string
@@ -80,15 +80,11 @@ export function listCredentials(options: Options): Promise<void> {
   return withStore(options, async (store, _, place) => {
     const listed = await store.list()
     if (listed.length === 0) process.stderr.write(`the store is empty: ${place}\n`)
-    for (const { name, version, key, createdAt, expiresAt, isRefused } of listed) {
+    const rows = listed.map(({ name, version, key, createdAt, expiresAt, isRefused }) => {
       const expires = expiresAt === undefined ? 'never' : new Date(expiresAt).toISOString()
-      const refused = isRefused ? ['refused'] : []
-      say(
-        [name, version, `key ${key}`, `set ${toDate(createdAt)}`, `expires ${expires}`, ...refused]
-          .map(printable)
-          .join('\t'),
-      )
-    }
+      return [name, version, key, toDate(createdAt), expires, isRefused ? 'refused' : '']
+    })
+    printTable(['NAME', 'VERSION', 'KEY', 'SET', 'EXPIRES', 'VENDOR'], rows)
   })
 }
 

@@ -8,6 +8,7 @@ import { isObject } from '../schema/json.ts'
 import { whyNoName } from '../schema/schema-parts.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
+import { printTable } from './table.ts'
 import { writeConfig } from './write-config.ts'
 
 /** Prints a new key, and what to write into the configuration for it. The key itself is stored nowhere. */
@@ -41,13 +42,13 @@ export async function listKeys(options: { config?: string }): Promise<void> {
     process.stderr.write('clients is empty, so there are no keys: only clients of the admin API may call\n')
   else if (Object.values(clients).every(({ keys }) => keys.length === 0))
     process.stderr.write('no client of the configuration has a key\n')
-  for (const [name, { keys }] of Object.entries(clients)) {
-    for (const key of keys) {
+  const rows = Object.entries(clients).flatMap(([name, { keys }]) =>
+    keys.map((key) => {
       const { hash, label = '', expires } = keyOf(key)
-      const until = expires === undefined ? '' : `expires ${new Date(expires).toISOString()}`
-      process.stdout.write(`${[name, hash, label, until].join('\t').trimEnd()}\n`)
-    }
-  }
+      return [name, hash, label, expires === undefined ? '' : new Date(expires).toISOString()]
+    }),
+  )
+  printTable(['CLIENT', 'HASH', 'LABEL', 'EXPIRES'], rows)
 }
 
 /** Removes a key from the configuration file. Everything else in the file stays as it is. */

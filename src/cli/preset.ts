@@ -4,14 +4,15 @@ import type { Preset } from '../config/presets/preset.ts'
 import { didYouMean } from '../config/problem.ts'
 import type { RouteEntry } from '../routing/route-table.ts'
 import { CommandError } from './command-error.ts'
+import { printTable } from './table.ts'
 
 /** Prints the names of the presets, with the base URL and the classes of each. */
 export function listPresets(): void {
-  const width = Math.max(...Object.keys(presets).map(({ length }) => length))
-  for (const [name, { config }] of Object.entries(presets)) {
+  const rows = Object.entries(presets).map(([name, { config }]) => {
     const { url = 'your own site' } = config as { url?: string }
-    process.stdout.write(`${name.padEnd(width)}  ${url}  ${Object.keys(config.limits).join(' ')}\n`)
-  }
+    return [name, url, Object.keys(config.limits).join(' ')]
+  })
+  printTable(['PRESET', 'URL', 'CLASSES'], rows)
 }
 
 /**

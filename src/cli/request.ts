@@ -11,8 +11,11 @@ import { measured as ms } from '../schema/units.ts'
 import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
 import { CommandError } from './command-error.ts'
 import { jsonOf, printable } from './printable.ts'
+import { printTable } from './table.ts'
 
 const FILTERS = ['client', 'account', 'class', 'status', 'since', 'limit'] as const
+
+const USUAL_LIMIT = '20'
 
 interface Options extends AdminOptions, Readonly<Partial<Record<(typeof FILTERS)[number], string>>> {
   readonly json?: boolean
@@ -27,17 +30,21 @@ interface Answers<Row> {
 export async function request(id: string | undefined, options: Options): Promise<void> {
   if (id !== undefined) checkId(id, options)
   const admin = await adminPortOf(options)
-  const query = queryOf({ limit: '20', ...options }, FILTERS)
+  const { limit = USUAL_LIMIT } = options
+  const query = queryOf({ ...options, limit }, FILTERS)
   const path = id === undefined ? `/v1/requests?${query.toString()}` : `/v1/requests/${encodeURIComponent(id)}`
   const answers = await askAdmin<Answers<RequestRow>>(admin, path)
   if (options.json === true) return void process.stdout.write(jsonOf(answers))
-  const texts =
-    id === undefined
-      ? answers.data.map((row) => printable(line(row)))
-      : answers.data.map((story) => [...tell(story as RequestStory).map(printable), ''].join('\n'))
-  if (texts.length === 0) process.stderr.write('no such call is known\n')
-  const away = answers.away.map((one) => printable(noAnswerOf(one)))
-  process.stdout.write([...texts, ...away].map((text) => `${text}\n`).join(''))
+  if (answers.data.length === 0) process.stderr.write('no such call is known\n')
+  if (id === undefined) printTable(TITLES, answers.data.map(cellsOf), CUTTABLE)
+  else for (const story of answers.data) say([...tell(story as RequestStory), ''])
+  say(answers.away.map(noAnswerOf))
+  if (id === undefined && answers.data.length === Number(limit))
+    process.stderr.write(`these are the latest ${limit}, and there may be more: see --limit, --since and the filters\n`)
+}
+
+function say(lines: readonly string[]): void {
+  process.stdout.write(lines.map((text) => `${printable(text)}\n`).join(''))
 }
 
 /** Refuses what would be asked for something else: filters belong to the list, and dots would lead up from the path of the story. */
@@ -49,14 +56,15 @@ function checkId(id: string, options: Options): void {
     throw new CommandError(`no story can be asked for by the id "${id}": see the list, without an id`)
 }
 
-/** `2026-11-28T16:00:00.123Z 429 GET /ng/api/projects harness/prod read deploy-bot 1250ms quota_exhausted abc` */
-function line(row: RequestRow): string {
+const TITLES = ['TIME', 'STATUS', 'METHOD', 'PATH', 'ACCOUNT', 'CLASS', 'CLIENT', 'TOOK', 'OUTCOME', 'ID']
+const CUTTABLE = ['PATH', 'ACCOUNT', 'CLASS', 'CLIENT']
+
+function cellsOf(row: RequestRow): string[] {
   const { time, status, method, path, client, outcome, durationMs, correlationId, isRunning } = row
-  const ended = outcome === 'delivered' ? [] : [outcome]
-  const what = [time, status, method ?? '(no request)', path, accountOf(row), row.class, client]
-  return [...what, `${Math.round(durationMs)}ms`, ...(isRunning ? ['running'] : ended), correlationId]
-    .filter((word) => word !== null && word !== '')
-    .join(' ')
+  const ended = [ms(durationMs), isRunning ? 'running' : outcome, correlationId]
+  const cells = [time, status, method ?? '(no request)', path, accountOf(row), row.class, client, ...ended]
+  // Whatever answered may have left out what a gateway says.
+  return cells.map((cell) => cell ?? '')
 }
 
 /** The story of a call, one fact a line: who called and what, each wait, each attempt, and how it ended. */

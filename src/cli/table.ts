@@ -9,6 +9,19 @@ export function outputWidth(): number {
   return process.stdout.columns || Infinity
 }
 
+/** Prints rows below their titles, without the columns in which no row has anything. Prints nothing if there are no rows. */
+export function printTable(
+  titles: readonly string[],
+  rows: readonly (readonly string[])[],
+  cuttable: readonly string[] = [],
+): void {
+  if (rows.length === 0) return
+  const filled = titles.map((_, i) => rows.some((row) => row[i] !== ''))
+  const lines = [titles, ...rows].map((line) => line.filter((_, i) => filled[i]))
+  const texts = columnsOf(lines, { width: outputWidth(), cuttable })
+  process.stdout.write(texts.map((text) => `${text}\n`).join(''))
+}
+
 interface Fit {
   readonly width: number
   /** The titles of columns whose cells may be cut, the longest first, if a line is wider than `width`. */

@@ -46,7 +46,7 @@ describe('sluice credentials', () => {
     const rotated = await runCommand(['credentials', 'rotate', 'x/main'], { ...place, input: 'two-secret' })
     const list = await runCommand(['credentials', 'list'], place)
     expect(list.stdout).toMatch(
-      /^x\/main\tcurrent\tkey \w+\tset [\d-]+\texpires 2030-02-01T00:00:00\.000Z\nx\/main\tnext\t.*never\n$/,
+      /^NAME +VERSION +KEY +SET +EXPIRES\nx\/main +current +\w+ +[\d-]+ +2030-02-01T00:00:00\.000Z\nx\/main +next .* never\n$/,
     )
     const finished = await runCommand(['credentials', 'rotate', 'x/main', '--finish'], place)
     const sealed = await runCommand(['credentials', 'rotate', '--key'], place)
@@ -116,7 +116,7 @@ describe('sluice credentials', () => {
     await runCommand(['credentials', 'rotate', 'x/main'], { ...place, input: 'bad' })
     const stored = () => readFileSync(join(place.cwd, '.sluice/secrets.json'), 'utf8')
     await expect.poll(async () => (await call(url, '/x/y'), stored())).toContain('refusedAt')
-    expect((await runCommand(['credentials', 'list'], place)).stdout).toMatch(/\tnext\t.*\trefused\n/)
+    expect((await runCommand(['credentials', 'list'], place)).stdout).toMatch(/ VENDOR\n.* next .* refused\n/s)
     const finished = await runCommand(['credentials', 'rotate', 'x/main', '--finish'], place)
     expect(finished).toMatchObject({ code: 1, stdout: '' })
     expect(finished.stderr).toMatch(

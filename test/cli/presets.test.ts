@@ -10,7 +10,8 @@ describe('sluice preset', () => {
   it('lists every preset, with its classes', async () => {
     const { code, stdout } = await runCommand(['preset', 'list'])
     expect(code).toBe(0)
-    expect(stdout.trim().split('\n')).toHaveLength(Object.keys(presets).length)
+    expect(stdout.trim().split('\n')).toHaveLength(1 + Object.keys(presets).length)
+    expect(stdout).toMatch(/^PRESET +URL +CLASSES\n/)
     expect(stdout).toMatch(/^harness +https:\/\/app\.harness\.io +read write template webhook$/m)
   })
 

@@ -62,13 +62,29 @@ describe('sluice request', () => {
     await send('two')
     await send('three', {})
     const ids = async (...args: string[]) =>
-      (await tell(...args)).stdout.split('\n').flatMap((line) => (line === '' ? [] : [line.split(' ').at(-1)]))
+      (await tell(...args)).stdout
+        .split('\n')
+        .flatMap((line) => (line === '' ? [] : [line.split(' ').at(-1)]))
+        .slice(1)
     expect(await ids()).toEqual(['three', 'two', 'one'])
     expect(await ids('--client', 'bot')).toEqual(['two', 'one'])
     expect(await ids('--status', '4xx', '--limit', '1')).toEqual(['three'])
-    expect((await tell('--since', '1h', '--account', 'harness/prod', '--class', 'read')).stdout.trim()).toMatch(
-      /Z 429 GET \/harness\/ng\/api\/projects\/list harness\/prod read bot \d+ms quota_exhausted two\n.*Z 200 GET /,
-    )
+    const listed = await tell('--since', '1h', '--account', 'harness/prod', '--class', 'read')
+    expect(listed.stderr).toBe('')
+    const [head, refused, served] = listed.stdout.split('\n').map((line) => line.split(/ {2,}/))
+    expect(head!.join(' ')).toBe('TIME STATUS METHOD PATH ACCOUNT CLASS CLIENT TOOK OUTCOME ID')
+    const to = ['GET', READ, 'harness/prod', 'read', 'bot', expect.stringMatching(/ s$| ms$/)]
+    expect(refused).toEqual([expect.stringMatching(/Z$/), '429', ...to, 'quota_exhausted', 'two'])
+    expect(served).toEqual([expect.stringMatching(/Z$/), '200', ...to, 'delivered', 'one'])
+    for (const args of [
+      ['--limit', '2'],
+      ['--limit', '2', '--json'],
+    ])
+      expect((await tell(...args)).stderr).toBe(
+        args.length === 2
+          ? 'these are the latest 2, and there may be more: see --limit, --since and the filters\n'
+          : '',
+      )
   })
 
   it('says what is wrong with a question, and where else to look for an id that nobody knows', async () => {
@@ -119,6 +135,8 @@ describe('sluice request', () => {
         JSON.stringify({ data: [{ ...row, upstream: null, class: null, client: null, correlationId: 'x' }], away: [] }),
       ),
     )
-    expect((await runCommand(['request', '--url', url])).stdout).toBe('now 400 GET /\uFFFD2J\uFFFD[2J 1ms x\n')
+    expect((await runCommand(['request', '--url', url])).stdout).toMatch(
+      /\nnow +400 +GET +\/\uFFFD2J\uFFFD\[2J +1 ms +delivered +x\n$/,
+    )
   })
 })
