@@ -7,7 +7,7 @@ import {
   type TryStory,
   type WaitStory,
 } from '../requests/story.ts'
-import { measured as ms } from '../schema/units.ts'
+import { countOf, measured as ms, roughly } from '../schema/units.ts'
 import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
 import { CommandError } from './command-error.ts'
 import { jsonOf, printable } from './printable.ts'
@@ -93,7 +93,7 @@ function tell(story: RequestStory): string[] {
   lines.push(`result    ${resultOf(story)}`)
   if (refusal !== null) lines.push(`${INDENT}what to do: ${refusal.whatToDo}`)
   if (refusal !== null && refusal.retryAfterMs !== null)
-    lines.push(`${INDENT}it was told to come back in ${ms(refusal.retryAfterMs)}`)
+    lines.push(`${INDENT}it was told to come back in ${roughly(refusal.retryAfterMs)}`)
   const parts = `queue ${ms(story.waitMs)}, upstream ${ms(story.upstreamMs)}, between attempts ${ms(story.backoffMs)}, gateway ${ms(story.gatewayMs)}`
   return [...lines, `time      ${parts}`, `bytes     ${story.requestBytes} in, ${story.responseBytes} out`]
 }
@@ -104,23 +104,23 @@ function limitLine({ limit, requests, effective, used, remaining, units, resetMs
   const now = effective === requests ? '' : ` (${effective} can be used now)`
   const cost = units === null || units === 1 ? '' : `, this call costs ${units}`
   const shadow = enforced ? '' : ', not enforced'
-  return `${limit}: ${used} of ${requests} used${now}, ${remaining} left, more comes back in ${ms(resetMs)}${cost}${shadow}`
+  return `${limit}: ${used} of ${requests} used${now}, ${remaining} left, more comes back in ${roughly(resetMs)}${cost}${shadow}`
 }
 
 function waitLines(wait: WaitStory, { asked }: RequestStory): string[] {
   const { beforeAttempt, because, heldBy, place, promisedMs, waitedMs, ended, servedBefore } = wait
   const held = because === 'concurrency' ? 'concurrency' : (heldBy ?? 'an unknown limit')
-  const most = asked === null ? '' : `, at most ${ms(asked.maxWaitMs)}`
+  const most = asked === null ? '' : `, at most ${roughly(asked.maxWaitMs)}`
   const before = beforeAttempt > 1 ? ` (before attempt ${beforeAttempt})` : ''
   // A call that never stood in the queue has no list of those that were served before it.
   const isRefusedAtOnce = ended !== 'admitted' && ended !== 'gone' && servedBefore === null
   const lines = [
-    `held by   ${held}${before}: place ${place} in the queue, its turn expected in ${ms(promisedMs)}${most}`,
+    `held by   ${held}${before}: place ${place} in the queue, its turn expected in ${roughly(promisedMs)}${most}`,
     `${INDENT}${isRefusedAtOnce ? 'refused at once' : `waited ${ms(waitedMs)}`}: ${ended}`,
   ]
   if (servedBefore === null || servedBefore.calls === 0) return lines
   const clients = Object.entries(servedBefore.byClient).map(([client, calls]) => `${client} ${calls}`)
-  return [...lines, `${INDENT}served here before it: ${servedBefore.calls} calls (${clients.join(', ')})`]
+  return [...lines, `${INDENT}served here before it: ${countOf(servedBefore.calls, 'call')} (${clients.join(', ')})`]
 }
 
 function tryLine(one: TryStory): string {

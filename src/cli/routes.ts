@@ -6,6 +6,7 @@ import { completeRoute, guessedRoute, isSafeMethod, type Route } from '../routin
 import { RouteTable } from '../routing/route-table.ts'
 import { isObject } from '../schema/json.ts'
 import { ROUTE_PATH } from '../schema/schema-parts.ts'
+import { countOf } from '../schema/units.ts'
 import { CommandError } from './command-error.ts'
 import { presetNamed } from './preset.ts'
 import { printable } from './printable.ts'
@@ -40,7 +41,7 @@ export function routes(file: string, { preset: name }: { readonly preset?: strin
   process.stdout.write(
     [
       comment(
-        `Proposed for ${operations.length} operations of ${file}, with paths below ${where}. ${doubtful} are guesses, marked with "${DOUBT}".`,
+        `Proposed for ${countOf(operations.length, 'operation')} of ${file}, with paths below ${where}. ${doubtful === 1 ? '1 is a guess' : `${doubtful} are guesses`}, marked with "${DOUBT}".`,
       ),
       ...notes.map(comment),
       'routes:',

@@ -62,6 +62,11 @@ describe('sluice routes', () => {
     expect(stdout).not.toMatch(/^ *\w+: evil/m)
   })
 
+  it('counts one operation and one guess as one', async () => {
+    const { stdout } = await proposed({ openapi: '3.1.0', paths: { '/agents/{id}/restart': { get: {} } } })
+    expect(stdout).toMatch(/^# Proposed for 1 operation of .*\. 1 is a guess, marked with/)
+  })
+
   it('says of each operation its class, whether it is safe to retry, and why', async () => {
     const { stdout, routes } = await proposed({
       openapi: '3.1.0',

@@ -48,12 +48,37 @@ describe('sluice request', () => {
     await send('first')
     await send('refused')
     const { stdout } = await tell('refused')
-    expect(stdout).toMatch(/^held by {3}read 1h: place 1 in the queue, its turn expected in .*, at most 10\.0 s$/m)
+    expect(stdout).toMatch(
+      /^held by {3}read 1h: place 1 in the queue, its turn expected in \d+ (?:min|h), at most 10 s$/m,
+    )
     expect(stdout).toMatch(/^ {10}refused at once: quota_exhausted$/m)
     expect(stdout).toMatch(/^result {4}429 quota_exhausted: the read quota of harness\/prod is used up/m)
     expect(stdout).toContain(`what to do: ${ADVICE_OF.quota_exhausted}\n`)
     const { data } = JSON.parse((await tell('refused', '--json')).stdout) as { data: { heldBy: string }[] }
     expect(data).toMatchObject([{ heldBy: 'read 1h' }])
+  })
+
+  it('says of times to come how long they are, roughly, and counts one call as one', async () => {
+    const wait = { beforeAttempt: 1, because: 'quota', heldBy: 'read 1m', place: 2, promisedMs: 8_100, waitedMs: 8_050 }
+    const served = { ended: 'admitted', servedBefore: { calls: 1, byClient: { 'ci-bot': 1 } } }
+    const limit = { limit: 'read 1m', requests: 2, effective: 2, used: 2, remaining: 0, units: 1, resetMs: 59_001 }
+    const story = {
+      correlationId: 'x',
+      durationMs: 18_600,
+      limits: [{ ...limit, enforced: true }],
+      waits: [{ ...wait, ...served }],
+      asked: { maxWaitMs: 10_000 },
+      refusal: { kind: 'x', message: '', whatToDo: '', retryAfterMs: 3_600_000 },
+    }
+    const none = { wouldDeny: [], tries: [], breaker: null, cache: null, route: null, traceId: null, upstream: null }
+    const url = await startServer((_, response) =>
+      response.end(JSON.stringify({ data: [{ ...none, ...story }], away: [] })),
+    )
+    const { stdout } = await runCommand(['request', 'x', '--url', url])
+    expect(stdout).toContain('its turn expected in 9 s, at most 10 s\n          waited 8050 ms: admitted\n')
+    expect(stdout).toContain('served here before it: 1 call (ci-bot 1)\n')
+    expect(stdout).toContain('0 left, more comes back in 60 s\n')
+    expect(stdout).toContain('it was told to come back in 60 min\n')
   })
 
   it('lists the latest, those that are asked for', async () => {
