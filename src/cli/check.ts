@@ -20,7 +20,7 @@ export async function check(
   const found = await findConfig(file ?? options.config, { ignores: () => !options.secrets })
   if (found === undefined)
     throw new CommandError(
-      'there is no configuration: name a file, run `sluice init` to make one, or set HARNESS_ACCOUNT_ID and HARNESS_API_KEY',
+      'there is no configuration: name a file, run `npx sluice init` to make one, or set HARNESS_ACCOUNT_ID and HARNESS_API_KEY',
     )
   const { config, source } = found
   const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))

@@ -50,7 +50,7 @@ Paste these into another terminal:
   # 60 webhooks at once that may wait, of which a second has room for 20: 60 times 200, after two seconds
   curl -Z --parallel-max 60 --no-progress-meter -o /dev/null -w '%{http_code}\\n' -X POST '${api}/ng/api/webhook?n=[1-60]&${account}' | sort | uniq -c
 
-  # how much of each quota is used now; sluice top shows it live
+  # how much of each quota is used now; npx sluice top shows it live
   ${quota}
 
 Clients: ${url}. Admin: ${adminUrl}, with the metrics on /metrics. Faults of the sandbox: ${controlUrl}, see docs/sandbox.md.

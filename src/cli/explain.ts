@@ -104,7 +104,7 @@ export async function explain(method: string | undefined, url: string | undefine
   })
   try {
     if (options.batch) await explainLines(snapshot, client)
-    else if (method === undefined || url === undefined) throw new CommandError('usage: sluice explain METHOD URL')
+    else if (method === undefined || url === undefined) throw new CommandError('usage: npx sluice explain METHOD URL')
     else print(explainOne(snapshot, method, url, client), budgetsOf(options.client, found), options.json ?? false)
   } finally {
     await closeSnapshot(snapshot)

@@ -72,7 +72,7 @@ export async function revokeKey(given: string, options: { config?: string }): Pr
   const rest = withoutItem(text, list, index)
   if (!isWithoutKey(rest, text, revoked)) {
     throw new CommandError(
-      `nothing was changed: as ${file} is written, ${revoked} can't be removed without changing something else. Remove it by hand in every place, and run \`sluice check\``,
+      `nothing was changed: as ${file} is written, ${revoked} can't be removed without changing something else. Remove it by hand in every place, and run \`npx sluice check\``,
     )
   }
   writeConfig(file, rest)

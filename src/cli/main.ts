@@ -131,7 +131,7 @@ function buildProgram(): Command {
   command(
     program,
     'run',
-    'run a command whose calls to the upstreams go through the gateway: sluice run -- python3 tool.py',
+    'run a command whose calls to the upstreams go through the gateway: npx sluice run -- python3 tool.py',
   )
     .argument('<command...>', 'behind --, with its arguments')
     .option(...CONFIG)
@@ -154,7 +154,7 @@ function buildProgram(): Command {
     .option(...URL_OPTION)
     .option(...TOKEN_OPTION)
     .option('--json', 'as JSON, as the admin port answers')
-    .option('--once', 'no effect: the table is always printed once; use `sluice top` for a live view')
+    .option('--once', 'no effect: the table is always printed once; use `npx sluice top` for a live view')
     .addOption(
       new Option('--by <what>', 'who uses each limit, what each is due, and what is left of budgets').choices([
         'client',

@@ -84,7 +84,7 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
   }))
   const shown = paintedTable(HEAD, lines, { width, paint })
   const left = sorted.length - rows.length
-  if (left > 0) shown.push(`… and ${left} that are less full: make the window higher, or see sluice quota`)
+  if (left > 0) shown.push(`… and ${left} that are less full: make the window higher, or see npx sluice quota`)
   return shown.map((text) => `${text}\n`).join('')
 }
 

@@ -636,7 +636,7 @@ describe('sluice keys revoke', () => {
     expect((await runCommand(['check'], { cwd })).code).toBe(0)
     const { code, stderr } = await runCommand(['keys', 'revoke', one!], { cwd })
     expect(code).toBe(1)
-    expect(stderr).toMatch(/^nothing was changed: .* by hand in every place, and run `sluice check`\n$/)
+    expect(stderr).toMatch(/^nothing was changed: .* by hand in every place, and run `npx sluice check`\n$/)
     expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toBe(written)
   })
 
@@ -1206,6 +1206,17 @@ describe('as a process of its own', () => {
 })
 
 describe('the command line', () => {
+  it('is named in messages as it works in a clone', () => {
+    const folder = join(ROOT, 'src/cli')
+    for (const name of readdirSync(folder)) {
+      // Comments are for those who know what is meant. The name of a command before a colon says whose message it is.
+      const code = readFileSync(join(folder, name), 'utf8').replaceAll(/^\s*(?:\/\*|\*|\/\/).*$/gm, '')
+      const commands =
+        /(?<!npx |\w)sluice (?:start|demo|check|init|doctor|explain|keys|credentials|run|ca|quota|top|usage|request|preset|routes|schema|sandbox)\b(?!:)/
+      expect(code, name).not.toMatch(commands)
+    }
+  })
+
   it('says which command was perhaps meant', async () => {
     const { code, stderr } = await runCommand(['chekc'])
     expect({ code, stderr }).toEqual({

@@ -49,7 +49,7 @@ describe('the table of quotas', () => {
     expect(lines.length - 1).toBeLessThanOrEqual(24)
     for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(80)
     expect(lines.at(-2)).toBe(
-      `… and ${300 - (lines.length - 3)} that are less full: make the window higher, or see sluice quota`,
+      `… and ${300 - (lines.length - 3)} that are less full: make the window higher, or see npx sluice quota`,
     )
     const few = quotaTable(rows.slice(0, 23), { ...plain, height: 24 })
     expect([few.split('\n').length, few.includes('less full')]).toEqual([25, false])
