@@ -66,13 +66,26 @@ export async function init(options: Options): Promise<void> {
 interface Question {
   readonly field: Field
   readonly ask: string
+  /** What an empty answer at a terminal means. Default: nothing, and it is asked again. */
+  readonly usual?: string
   /** When it has to be answered. Default: always. */
   readonly isNeeded?: (answers: Answers) => boolean
   readonly problem: (value: string) => string | undefined
 }
 
-const isText = (value: string): string | undefined =>
-  /^[\w.@+-]{1,256}$/.test(value) ? undefined : 'must be letters, digits and any of . _ @ + -'
+/** How keys of vendors, and our own, begin. */
+const KEY_BEGIN = /^(?:[ps]at\.|(?:slk|gh[a-z]|github_pat|glpat|xox[a-z]|sk|shpat)[_-].{12})/i
+/** Nobody types that as a name. */
+const RANDOM = /(?=[a-z]*\d)[a-z\d]{20}/i
+// Names and ids stand in the file, in logs and in metrics. The messages do not repeat what was given.
+const NO_SECRET = 'looks like a key: that stays where it is, and is named by --secret'
+
+const isText = (value: string): string | undefined => {
+  if (KEY_BEGIN.test(value)) return NO_SECRET
+  return /^[\w.@+-]{1,256}$/.test(value) ? undefined : 'must be letters, digits and any of . _ @ + -'
+}
+const isName = (value: string): string | undefined =>
+  KEY_BEGIN.test(value) || RANDOM.test(value) ? NO_SECRET : whyNoName(value)
 const presetOf = ({ preset = '' }: Answers) => presets[preset]
 
 const QUESTIONS: readonly Question[] = [
@@ -84,7 +97,7 @@ const QUESTIONS: readonly Question[] = [
         ? undefined
         : `must be one of ${Object.keys(presets).join(', ')}${didYouMean(value, Object.keys(presets))}`,
   },
-  { field: 'account', ask: 'A name for the account', problem: whyNoName },
+  { field: 'account', ask: 'A name of your choice for the account', usual: 'prod', problem: isName },
   {
     field: 'accountId',
     ask: 'The vendor’s id of the account',
@@ -113,18 +126,20 @@ const QUESTIONS: readonly Question[] = [
         ? undefined
         : 'must be env:NAME, file:PATH or secret:NAME, and not the secret itself',
   },
-  { field: 'client', ask: 'A name for the first client', problem: whyNoName },
+  { field: 'client', ask: 'A name of your choice for the first client', usual: 'my-tool', problem: isName },
 ]
 
 async function complete(options: Options, terminal: Interface | undefined): Promise<Answers> {
   const answers: Answers = {}
   const problems: string[] = []
-  for (const { field, ask, isNeeded = () => true, problem } of QUESTIONS) {
+  for (const { field, ask, usual, isNeeded = () => true, problem } of QUESTIONS) {
     const option = `--${field.replace('Id', '-id')}`
     let value = options[field]
     while (terminal !== undefined && value === undefined && isNeeded(answers)) {
-      const typed = await answerTo(terminal, `${ask}: `)
-      if (typed === undefined) throw new CommandError('\nThe input ended before all was answered. Nothing was written.')
+      const answer = await answerTo(terminal, `${ask}${usual === undefined ? '' : ` [${usual}]`}: `)
+      if (answer === undefined)
+        throw new CommandError('\nThe input ended before all was answered. Nothing was written.')
+      const typed = answer === '' && usual !== undefined ? usual : answer
       const wrong = problem(typed)
       if (wrong === undefined) value = typed
       else process.stderr.write(`It ${wrong}.\n`)

@@ -158,17 +158,19 @@ describe('sluice init', () => {
 
   it.skipIf(!hasProgram('script'))('asks at a terminal for what no option says, again where it is wrong', async () => {
     const cwd = newFolder()
-    const command = `"${process.execPath}" "${MAIN}" init --client bot --preset harness`
+    const command = `"${process.execPath}" "${MAIN}" init --preset harness`
     const program = new Program([], {
       cwd,
       env: { SOME_KEY: SECRET },
       command: ['script', '-qec', command, '/dev/null'],
     })
     const answers: [RegExp, string][] = [
-      [/A name for the account: $/, 'a b'],
-      [/must be a name.*A name for the account: $/s, 'prod'],
+      [/A name of your choice for the account \[prod\]: $/, 'a b'],
+      [/must be a name.*A name of your choice for the account \[prod\]: $/s, 'pat.acct1234.id.topsecret'],
+      [/It looks like a key: .*A name of your choice for the account \[prod\]: $/s, ''],
       [/id of the account: $/, 'acct1234'],
       [/Where the secret is .*: $/, 'env:SOME_KEY'],
+      [/A name of your choice for the first client \[my-tool\]: $/, 'bot'],
       [/Make one harmless call.*\[y\/N\] $/, 'n'],
     ]
     for (const [question, answer] of answers) {
@@ -177,7 +179,23 @@ describe('sluice init', () => {
     }
     expect((await program.ended).code).toBe(0)
     expect(program.stdout).toMatch(/shown only now: {2}slk_/)
-    expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toContain('id: acct1234')
+    const config = parseConfig(readFileSync(join(cwd, 'sluice.yaml'), 'utf8'), { ignores: () => true })
+    expect(config.upstreams['harness']!.accounts).toMatchObject({ prod: { id: 'acct1234' } })
+    expect(Object.keys(config.clients!)).toEqual(['bot'])
+  })
+
+  it.each([
+    ['--account', 'pat.acct1234.tokenid.topsecret'],
+    ['--account', '0123456789abcdef0123456789abcdef'],
+    ['--account-id', 'pat.acct1234.tokenid.topsecret'],
+    ['--client', 'slk_0123456789abcdefghij'],
+  ])('takes no key for %s, and does not repeat it', async (option, value) => {
+    const cwd = newFolder()
+    const { code, stdout, stderr } = await runCommand(harnessWith(option, value), { cwd })
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr).toContain(`${option}: looks like a key: `)
+    expect(stderr).not.toContain(value)
+    expect(readdirSync(cwd)).toEqual([])
   })
 
   it.skipIf(!hasProgram('script'))(
@@ -186,7 +204,7 @@ describe('sluice init', () => {
       const cwd = newFolder()
       const command = `"${process.execPath}" "${MAIN}" init --client bot --preset harness`
       const program = new Program([], { cwd, command: ['script', '-qec', command, '/dev/null'] })
-      await expect.poll(() => program.stdout).toMatch(/A name for the account: $/)
+      await expect.poll(() => program.stdout).toMatch(/A name of your choice for the account \[prod\]: $/)
       program.child.stdin!.write('\u0004')
       expect((await program.ended).code).toBe(1)
       expect(program.stdout).toContain('The input ended before all was answered. Nothing was written.')
