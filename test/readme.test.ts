@@ -1,7 +1,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { parseConfig } from '../src/config/load.ts'
+import { checkConfig, parseConfig } from '../src/config/load.ts'
 import { harness } from '../src/config/presets/harness.ts'
 import { parseDuration } from '../src/schema/units.ts'
 import { warningsOf } from '../src/config/warnings.ts'
@@ -46,6 +46,13 @@ describe('the README’s table of metrics', () => {
     expect(documented.toSorted()).toEqual(shown.filter(isOwn).toSorted())
     expect(shown.every(isOwn)).toBe(false)
   })
+})
+
+it('the docs for tool authors and for configuration say how long a call waits unless that is set', () => {
+  const upstream = { url: 'http://x.example', accounts: { main: {} }, limits: { read: [], write: [] } }
+  const { maxWait } = checkConfig({ upstreams: { api: upstream } }, 'test').upstreams['api']!.queue
+  for (const name of ['tool-authors', 'configure', 'queue'])
+    expect(readText(`docs/${name}.md`)).toMatch(new RegExp(`\\bqueue\\.maxWait\\b[^.|]*\\(${maxWait / 1_000} s`))
 })
 
 describe('the README’s table of commands', () => {
