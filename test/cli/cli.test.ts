@@ -1149,6 +1149,19 @@ describe('sluice sandbox', () => {
 })
 
 describe('as a process of its own', () => {
+  it('runs in any folder by the way that the docs name for that', () => {
+    const [, program = ''] = /`node \/path\/to\/clone\/(\S+)`/.exec(readFileSync(join(ROOT, 'README.md'), 'utf8')) ?? []
+    const { status, stdout } = spawnSync('node', [join(ROOT, program), '--version'], {
+      cwd: newFolder(),
+      encoding: 'utf8',
+    })
+    expect([status, stdout]).toEqual([0, expect.stringMatching(/^\d+\.\d+\.\d+\n$/)])
+    for (const file of ['README.md', 'docs/run.md', 'docs/get-started.md'])
+      expect(readFileSync(join(ROOT, file), 'utf8')).toMatch(
+        /public (?:npm )?registry\s+for a package\s+of that name, which is not ours/,
+      )
+  })
+
   it('says in a new clone what to do first, whatever the Node', () => {
     const clone = newFolder()
     for (const file of ['bin/sluice.cjs', 'src/main.ts']) cpSync(join(ROOT, file), join(clone, file))
