@@ -4,7 +4,7 @@ import { windowLabel } from '../schema/limits.ts'
 import { calendarOf } from '../time/calendar.ts'
 import { systemClock } from '../time/clock.ts'
 import { findConfig } from '../config/find.ts'
-import { allWarnings } from '../config/warnings.ts'
+import { placedWarnings } from '../config/placed-warnings.ts'
 import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
 import { printableLines } from './printable.ts'
@@ -26,8 +26,8 @@ export async function check(
   const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))
   const clients = Object.keys(config.clients ?? {})
   const store = options.store === true ? await storeLines(config.store) : { lines: [], warnings: [] }
-  for (const warning of [...allWarnings(found), ...store.warnings])
-    process.stderr.write(`${printableLines(`${source}: warning: ${warning}`)}\n`)
+  const ofStore = store.warnings.map((warning) => `${source}: warning: ${warning}`)
+  for (const warning of [...placedWarnings(found), ...ofStore]) process.stderr.write(`${printableLines(warning)}\n`)
   process.stdout.write(
     `${source}: ok, with ${countOf(Object.keys(config.upstreams).length, 'upstream')}, ${countOf(accounts.length, 'account')}, ${countOf(clients.length, 'client')}\n`,
   )

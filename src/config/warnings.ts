@@ -18,7 +18,8 @@ const LAST_PART_OF_LIFE = 1 / 3
 
 /** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
 export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text'>): string[] {
-  return [...(text === undefined ? [] : textWarnings(text)), ...warningsOf(config)]
+  const ofText = text === undefined ? [] : textWarnings(text)
+  return [...ofText.map(({ line, warning }) => `line ${line}: ${warning}`), ...warningsOf(config)]
 }
 
 /** The warnings that need only the configuration itself. */
@@ -180,18 +181,18 @@ function travelsInAuthorization(credential: CredentialConfig, { credentialHeader
 }
 
 /**
- * Warns of text in a configuration file that is valid but probably means something else than intended. Names the line,
- * and does not repeat the text, which may be a secret.
+ * Warns of text in a configuration file that is valid but probably means something else than intended. Does not repeat the
+ * text, which may be a secret.
  */
-function textWarnings(written: string): string[] {
+export function textWarnings(written: string): { line: number; column: number; warning: string }[] {
   const { text, document, lines, problems } = readYaml(written)
   if (problems.length > 0) return []
-  const warnings: string[] = []
+  const warnings: ReturnType<typeof textWarnings> = []
   const used = new Set<string>()
   visit(document, { Alias: (_, { source }) => void used.add(source) })
   const warn = (node: Node, path: Path, message: string): void => {
-    const { line } = lines.linePos(node.range?.[0] ?? 0)
-    warnings.push(`line ${line}: ${formatPath(path)} ${message}`)
+    const { line, col } = lines.linePos(node.range?.[0] ?? 0)
+    warnings.push({ line, column: col, warning: `${formatPath(path)} ${message}` })
   }
   visit(document, {
     Node(key, node, ancestors) {

@@ -99,9 +99,31 @@ describe('sluice check', () => {
       code: 0,
       stdout: 'sluice.yaml: ok, with 1 upstream, 1 account, 0 clients\n',
       stderr:
-        'sluice.yaml: warning: line 6: upstreams.x.accounts.a.id ends before " #", which begins a comment: put quotes around the text, or a space behind the "#"\n' +
-        'sluice.yaml: warning: line 7: upstreams.x.accounts.a.credential.value is taken literally, "$" and all: write ${env:NAME} for an environment variable\n',
+        'sluice.yaml:6:13: warning: upstreams.x.accounts.a.id ends before " #", which begins a comment: put quotes around the text, or a space behind the "#"\n' +
+        'sluice.yaml:7:41: warning: upstreams.x.accounts.a.credential.value is taken literally, "$" and all: write ${env:NAME} for an environment variable\n',
     })
+  })
+
+  it('says of every warning where it stands, as of an error', async () => {
+    const config = [
+      'upstreams:',
+      '  x.y:',
+      '    url: http://plain.example',
+      '    accounts: { a: { credential: { value: b } } }',
+      '  x: { url: http://other.example, accounts: { a: {} } }',
+      'forwardProxy: { host: 0.0.0.0, port: 0 }',
+      `clients: { bot: { keys: [{ hash: ${hashKey('x')}, expires: 2020-01-01 }] } }`,
+    ]
+    const { stderr } = await runCommand(['check'], { cwd: folderWith(config.join('\n')) })
+    const warnings = stderr.trimEnd().split('\n')
+    for (const start of [
+      '3:10: warning: upstreams.x.y.url is http://',
+      '5:13: warning: upstreams.x.url is http://',
+      '6:23: warning: forwardProxy.host is beyond loopback',
+      '7:26: warning: clients.bot.keys[0] has expired',
+    ]) {
+      expect(warnings).toContainEqual(expect.stringContaining(`sluice.yaml:${start}`))
+    }
   })
 
   it('takes the file that is named, or that of SLUICE_CONFIG, and says if there is none', async () => {
