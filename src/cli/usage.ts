@@ -35,6 +35,8 @@ const FIELDS = [
 ] as const satisfies readonly (keyof Row)[]
 
 const NAMES = ['CLIENT', 'UPSTREAM', 'ACCOUNT', 'CLASS', 'TEAM', 'ORGANISATION']
+/** What a narrow terminal can do without. */
+const SPARE = ['SAVED UNITS', 'WAIT SECONDS', 'WAITS', 'REFUSALS']
 /** What a table has of any usage. Other columns are left out where all of their cells are empty or 0. */
 const ALWAYS: ReadonlySet<string> = new Set(['day', 'client', 'upstream', 'account', 'class', 'units', 'calls'])
 
@@ -67,7 +69,7 @@ function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): s
   const filled = FIELDS.map((field, i) => ALWAYS.has(field) || lines.some((line) => !/^0?$/.test(line[i]!)))
   const titles = head.map((title) => title.replace('_', ' ').toUpperCase())
   const shown = [titles, ...lines].map((line) => line.filter((_, i) => filled[i]))
-  const texts = columnsOf(shown, { width: outputWidth(), cuttable: NAMES })
+  const texts = columnsOf(shown, { width: outputWidth(), cuttable: NAMES, spare: SPARE })
   return texts.map((text) => `${text}\n`).join('')
 }
 

@@ -30,7 +30,8 @@ import {
 import { harnessRequests } from '../support/harness-requests.ts'
 import { call } from '../support/http.ts'
 import { runCommand } from '../support/command-line.ts'
-import { freeze, Program, ROOT, run, startProcess } from '../support/process.ts'
+import { hasProgram } from '../support/packages.ts'
+import { freeze, MAIN, Program, ROOT, run, startProcess } from '../support/process.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
 function folderWith(config: string): string {
@@ -867,6 +868,25 @@ describe('sluice quota', () => {
       })
     }
   })
+
+  it.skipIf(!hasProgram('script'))(
+    'usage by the day has whole days on a terminal of 80 columns, and fits',
+    async () => {
+      const names = { day: '2027-01-31', client: 'deploy-bot', upstream: 'harness', account: 'prod', class: 'template' }
+      const counts = { units: 12_345, calls: 3, refusals: 1, waits: 2, waitSeconds: 1.5, savedUnits: 7, spent: 0 }
+      const answer = { data: [{ ...names, ...counts, unit: null, team: null, organisation: null }] }
+      const url = await startServer((_, response) => response.end(JSON.stringify(answer)))
+      const command = `stty cols 80 rows 24; ${process.execPath} ${MAIN} usage --url ${url}`
+      const program = new Program([], { command: ['script', '-qec', command, '/dev/null'] })
+      await program.ended
+      const [head = '', row = ''] = program.stdout.split('\r\n')
+      expect([head, row]).toEqual([
+        expect.stringMatching(/^DAY .* CALLS/),
+        expect.stringMatching(/^2027-01-31 .* 12345 /),
+      ])
+      for (const line of [head, row]) expect(line.length).toBeLessThanOrEqual(80)
+    },
+  )
 
   it('prints a message without what a terminal would obey', async () => {
     const detail = 'one\u001B[2J\u009B2J\ntwo'
