@@ -12,6 +12,7 @@ import { bundle, licencesOf } from './bundle.ts'
  * types. `npm pack` runs it.
  */
 
+const NO_CODE = /^(?:ImportDeclaration|TSInterfaceDeclaration|TSTypeAliasDeclaration)$/
 const root = resolve(import.meta.dirname, '..')
 process.chdir(root)
 rmSync('dist', { recursive: true, force: true })
@@ -30,8 +31,8 @@ async function compile(...options: string[]): Promise<void> {
 }
 
 /**
- * Keeps which line each line comes from, and the code of each line. Leaves out columns, names and comments: they would be a third of
- * the whole package.
+ * Keeps which line each line comes from, and the code of each line. Leaves out columns, names, comments, imports and types: they would
+ * be a third of the whole package.
  */
 function mapLines(file: string): void {
   const map = JSON.parse(readFileSync(file, 'utf8')) as {
@@ -44,19 +45,33 @@ function mapLines(file: string): void {
       line.slice(0, 1).map(([, source, from]) => (source === undefined ? [0] : [0, source, from!, 0])),
     ),
   )
-  const sourcesContent = map.sourcesContent.map((source, n) => withoutComments(map.sources[n]!, source))
+  const sourcesContent = map.sourcesContent.map((source, n) => onlyCode(map.sources[n]!, source))
   writeFileSync(file, JSON.stringify({ ...map, mappings, names: [], sourcesContent }))
 }
 
-/** A source whose comments are empty. Its code stays on the same lines. */
+/** What a stack trace may lead to: a source without its comments, imports and types. Its code stays on the same lines. */
+function onlyCode(file: string, source: string): string {
+  const { comments, program } = parseSync(file, source)
+  const declarations = program.body.filter((one) =>
+    NO_CODE.test((one.type === 'ExportNamedDeclaration' && one.declaration?.type) || one.type),
+  )
+  return without([...comments, ...declarations], source)
+}
+
 function withoutComments(file: string, source: string): string {
-  let code = ''
+  return without(parseSync(file, source).comments, source)
+}
+
+/** A text in which these parts are empty lines. */
+function without(parts: readonly { readonly start: number; readonly end: number }[], text: string): string {
+  let left = ''
   let at = 0
-  for (const { start, end } of parseSync(file, source).comments) {
-    code += source.slice(at, start) + source.slice(start, end).replaceAll(/[^\n]/g, '')
+  for (const { start, end } of parts.toSorted((a, b) => a.start - b.start)) {
+    if (end <= at) continue
+    left += text.slice(at, start) + text.slice(start, end).replaceAll(/[^\n]/g, '')
     at = end
   }
-  return (code + source.slice(at)).replaceAll(/[ \t]+$/gm, '')
+  return (left + text.slice(at)).replaceAll(/[ \t]+$/gm, '')
 }
 
 /**

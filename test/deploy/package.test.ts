@@ -13,6 +13,7 @@ import {
 } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { decode } from '@jridgewell/sourcemap-codec'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { parse } from 'yaml'
 import { newFolder, startUpstream } from '../support/gateway.ts'
@@ -34,6 +35,7 @@ const SOURCES = globSync('src/**', { cwd: ROOT }).filter((file) => statSync(join
 interface SourceMap {
   readonly sources: readonly string[]
   readonly sourcesContent: readonly string[]
+  readonly mappings: string
 }
 
 /** What `npm pack` made, and the folder in which a user has installed it. */
@@ -88,19 +90,22 @@ describe('the package', () => {
   it('maps each line to the source, of which the map holds the code', async () => {
     const mapped = new Set<string>()
     for (const map of globSync('dist/*.map', { cwd: installed })) {
-      const { sources, sourcesContent } = JSON.parse(readFileSync(join(installed, map), 'utf8')) as SourceMap
+      const { sources, sourcesContent, mappings } = JSON.parse(readFileSync(join(installed, map), 'utf8')) as SourceMap
       for (const [n, source] of sources.entries()) {
         const file = join('dist', source)
         const lines = sourcesContent[n]!.split('\n')
         const written = readText(file).split('\n')
         expect(lines.length, file).toBe(written.length)
         for (const [at, line] of lines.entries()) {
-          // What a line has lost ends it, or is the whole of it.
+          // What a line has lost is the whole of it, or a comment at its end.
           const lost = written[at]!.startsWith(line) ? written[at]!.slice(line.length) : undefined
-          expect(lost, `${file}:${at + 1}`).toMatch(line === '' ? /^\s*(?:$|\/[/*]|\*)/ : /^\s*(?:$|\/[/*])/)
+          if (line !== '') expect(lost, `${file}:${at + 1}`).toMatch(/^\s*(?:$|\/[/*])/)
         }
         mapped.add(file)
       }
+      for (const [, source, at] of decode(mappings).flat())
+        if (source !== undefined)
+          expect(sourcesContent[source]!.split('\n')[at!], `${sources[source]}:${at! + 1}`).not.toBe('')
     }
     // What has nothing but types is in no map.
     const missing = SOURCES.filter((file) => file.endsWith('.ts') && !mapped.has(file))
@@ -210,7 +215,9 @@ registerHooks({ load: (url, context, next) => (process._rawDebug(url), next(url,
     const own = output.match(/(?<=^file:.*\/sluice\/dist\/).*$/gm)
     expect(own?.toSorted()).toEqual(['main.js', 'part-main.js', 'part-manifest.js'])
     const { sources } = JSON.parse(readFileSync(join(installed, 'dist/part-main.js.map'), 'utf8')) as SourceMap
-    const files = ['command-error.ts', 'main.ts', 'stop-signal.ts'].map((file) => `../src/cli/${file}`)
+    const files = ['command-error.ts', 'given.ts', 'main.ts', 'printable.ts', 'stop-signal.ts'].map(
+      (file) => `../src/cli/${file}`,
+    )
     expect(sources.toSorted()).toEqual(files)
     const packages = new Set(output.match(/(?<=^file:.*\/node_modules\/)(?!sluice\/)[^/]+/gm))
     expect([...packages]).toEqual(['commander'])
