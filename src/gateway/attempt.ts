@@ -199,14 +199,14 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#socket?.destroy()
     if (this.#response === undefined) this.#control?.abort(OVER)
     else this.#response.abort()
-    // Many a stream of events ends only with its client. Up to then the upstream did well.
-    if (this.#isGood && this.#call.isGone) this.#breakerPermit?.completed()
     this.#resolve?.({ kind: 'gone', tookMs: this.#elapsedMs() })
     try {
       this.#credentialUse?.[Symbol.dispose]()
       this.#credentialUse = undefined
     } finally {
       try {
+        // Many a stream of events ends only with its client. Up to then the upstream did well.
+        if (this.#isGood && this.#call.isGone) this.#breakerPermit?.completed()
         this.#breakerPermit?.[Symbol.dispose]()
       } finally {
         this.permit[Symbol.dispose]()

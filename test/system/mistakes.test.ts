@@ -60,7 +60,7 @@ function watchAll(hasQueue = false): Steps {
   steps.watch(EchoGuard)
   steps.watch(Scrub)
   steps.watch(Transport, 'close')
-  steps.watch(RequestBody)
+  steps.watch(RequestBody, 'release')
   steps.watch(ClassMetrics)
   steps.watch(CallMetrics)
   steps.watch(Spending)
