@@ -7,10 +7,10 @@ const ROOT = resolve(import.meta.dirname, '..')
 const SOURCE = join(ROOT, 'src')
 
 /**
- * Packages whose code goes into the bundle: TypeBox has 700 small modules, and a start would read them all. The others stay outside,
- * since the package would be larger than a megabyte.
+ * Packages whose code goes into the bundle: TypeBox has 700 small modules and yaml 70, and a start would read them all. The others stay
+ * outside, since the package would be larger than a megabyte.
  */
-const INSIDE = new Set(['typebox'])
+const INSIDE = new Set(['typebox', 'yaml'])
 const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { dependencies: object }
 const outside = Object.keys(dependencies).filter((name) => !INSIDE.has(name))
 
