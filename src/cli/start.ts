@@ -3,6 +3,7 @@ import { findConfig, type FoundConfig, foundIn } from '../config/find.ts'
 import { FileWatch } from '../files/watch.ts'
 import { allWarnings } from '../config/warnings.ts'
 import type { Config, StoreConfig } from '../schema/schema.ts'
+import { formatDuration } from '../schema/units.ts'
 import { createLog, type Log, type Logger } from '../observe/log.ts'
 import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
 import { runGateway, type Running } from '../process/run.ts'
@@ -59,9 +60,12 @@ export async function start(options: Options): Promise<void> {
     const { server } = gateway.config()
     const until = stoppedBy(server)
     watch.close()
-    const { shutdownDelay } = server
+    const { shutdownDelay, drain: drainMs } = server
     const taken = shutdownDelay > 0 ? `new connections for another ${shutdownDelay} ms only` : 'no new connections'
-    log.logger.info({ signal }, `draining: ${taken}, calls in flight are finished`)
+    log.logger.info(
+      { signal },
+      `draining: ${taken}, calls in flight are finished within ${formatDuration(drainMs)}; a second signal ends them at once`,
+    )
     await gateway.stop()
     await sandbox?.stop()
     log.logger.info('stopped')
