@@ -59,13 +59,26 @@ describe('calls that were refused', () => {
 
 describe('answers of an upstream', () => {
   it.each([
+    [51, 'failing'],
+    [50, 'warning'],
+  ])('with 401 that are %i of 100 are %s', (count, severity) => {
+    const outcome = 'delivered'
+    const rows = [
+      ended('harness', 'a', count, { outcome, status: '401' }),
+      ended('harness', null, 100 - count, { outcome, status: null }),
+    ]
+    expect([...upstreamCauses(rows)].map((cause) => cause.severity)).toEqual([severity])
+  })
+
+  it.each([
     ['500', 6, 59, true],
     ['503', 6, 60, false],
     ['500', 5, 5, false],
     ['500', 5, 1_000_005, false],
     ['401', 3, 5, true],
     ['401', 2, 2, false],
-    ['401', 50, 100, false],
+    // They may be all calls of one account.
+    ['401', 3, 100, true],
     ['403', 21, 22, true],
     ['403', 20, 20, false],
     ['403', 95, 100, false],
