@@ -1,4 +1,4 @@
-import { readdirSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { makeFolder } from '../files/owner.ts'
@@ -99,7 +99,8 @@ export class FileDays implements UsageDays {
     const path = this.#fileOf(day)
     const rows = await rowsOf(path, day).catch((error: unknown) => {
       if (!(error instanceof Unreadable)) throw error
-      // What is counted from now on has to be written somewhere.
+      // What is counted from now on has to be written somewhere. What was put aside before counts, too.
+      if (existsSync(path + error.aside)) throw error
       renameSync(path, path + error.aside)
       this.#logger.error({ aside: path + error.aside }, `a file of usage was put aside: ${error.message}`)
       return []

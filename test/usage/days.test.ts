@@ -150,6 +150,13 @@ describe('the rows of a day in files', () => {
         await expect(one.read(DAY)).rejects.toThrow(`${DAY}.json.${aside}`)
       }
       writeFileSync(`${path}.${aside}`, text)
+      // What counts again is not replaced by what is damaged next.
+      const good = readFileSync(path, 'utf8')
+      writeFileSync(path, damage(good))
+      const next = new FileDays(dir, new SimulatedClock(NOON), logger)
+      await expect(next.add({ number: 1, day: DAY, rows: [row('d', 5)] })).rejects.toThrow(why)
+      expect(readFileSync(`${path}.${aside}`, 'utf8')).toBe(text)
+      writeFileSync(path, good)
       expect((await days.read(DAY)).map(({ client }) => client)).toEqual(['c', 'a', 'b'])
       rmSync(`${path}.${aside}`)
       expect((await days.read(DAY)).map(({ client }) => client)).toEqual(['c'])
