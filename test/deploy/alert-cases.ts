@@ -482,6 +482,14 @@ export const ALERT_CASES: readonly AlertCase[] = [
     [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: '0x40 1x200',
     [`sluice_credential_renewals_total{${ACCOUNT},result="ok"}`]: '5x240',
   }),
+  when('nothing for a single failed renewal of each of four gateways', '17m', {
+    ...Object.fromEntries(
+      ['a', 'b', 'c', 'd'].map((one) => [
+        `sluice_credential_renewals_total{${ACCOUNT.replace('instance="a"', `instance="${one}"`)},result="failed"}`,
+        '0x40 1x200',
+      ]),
+    ),
+  }),
   when('nothing when a token could be had the second time', '15m', {
     [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: '0x40 1x200',
     [`sluice_credential_renewals_total{${ACCOUNT},result="ok"}`]: '3x41 4x200',
