@@ -226,7 +226,8 @@ const HOST_AND_PORT = 'host:port, with a port from 1 to 65535'
 
 export const hostAndPort = Type.Refine(
   Type.String({ pattern: '^(\\[[^\\]]+\\]|[^\\s:/?#@]+):\\d{1,5}$', expected: HOST_AND_PORT }),
-  (text) => hasPort(`http://${text}`),
+  // A URL takes no zone of an IPv6 address.
+  (text) => hasPort(`http://${text.replace(/%[^\]]+\]/, ']')}`),
   () => `must be ${HOST_AND_PORT}`,
 )
 
