@@ -73,14 +73,15 @@ export function textOf(query: Query, name: string): string | undefined {
   return value
 }
 
-const TIME = /^(\d{4}-\d{2}-\d{2})([T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?(Z|[+\- ]\d{2}:?\d{2})?$/
+const TIME =
+  /^(\d{4}-\d{2}-\d{2})(?:([T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)(Z|[+\- ]\d{2}:?\d{2})?|(Z|[+-]\d{2}:?\d{2}))?$/
 
 /**
  * Reads a time as ISO 8601 writes it, in UTC unless it says otherwise. In a query a `+` that is not escaped stands for a blank, so a blank
  * stands for it here. `orElse` names the other forms that are allowed, for the error.
  */
 export function timeOf(name: string, text: string, orElse = ''): string {
-  const [, day, time = 'T00:00', zone = 'Z'] = TIME.exec(text) ?? []
+  const [, day, time = 'T00:00', zoneOfTime, zone = zoneOfTime ?? 'Z'] = TIME.exec(text) ?? []
   const ms = Date.parse(`${day}${time.replace(' ', 'T')}${zone.replace(' ', '+')}`)
   if (day === undefined || Number.isNaN(ms)) throw invalid(`${name} must be a time such as 2027-01-31T18:00Z${orElse}`)
   if (Number.isNaN(parseMoment(day))) throw invalid(`${name} must be a day that exists`)
