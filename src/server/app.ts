@@ -160,6 +160,8 @@ type ClientError = Error & { readonly code?: string; readonly rawPacket?: unknow
 /** Refuses bytes that are no HTTP request, a head that is too large, and a head that does not come in time. */
 function refuseConnection(proxy: Proxy, error: ClientError, socket: Socket): void {
   const { code = 'unknown' } = error
+  // The rest of the head may be there. It is not read while too many requests wait.
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT' && proxy.isHeldBack(socket)) return
   // The TLS handshake failed, so that no answer can be sent.
   if (/^ERR_(?:SSL|TLS)_/.test(code)) {
     proxy.noteLost(socket.remoteAddress, `the client and the gateway agree on no TLS (${code})`)

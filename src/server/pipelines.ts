@@ -46,7 +46,12 @@ export class Pipelines {
     })
   }
 
+  /** Whether nothing is read from the connection now: what it lacks did not come late. */
+  isHeldBack(socket: Socket): boolean {
+    return (this.#waiting.get(socket) ?? 0) > MOST_WAITING
+  }
+
   #pauseIfMany(socket: Socket): void {
-    if (this.#waiting.get(socket)! > MOST_WAITING) socket.pause()
+    if (this.isHeldBack(socket)) socket.pause()
   }
 }

@@ -78,7 +78,7 @@ export class Proxy {
 
   /**
    * Makes every response from now on close its connection, and closes all tunnels. Resolves when no call is active and every
-   * call that has ended is recorded. May be called again, as by several ports.
+   * call that has ended is recorded. May be called again.
    */
   async drain(): Promise<void> {
     this.closeConnections()
@@ -130,6 +130,11 @@ export class Proxy {
     else if (call.response.headersSent) breakOff(call)
     else endWith(socket, rawRefusal(call.id, failure, call))
     call.gone.cancel()
+  }
+
+  /** Whether nothing is read from a connection now, because too many of its requests wait for earlier ones. */
+  isHeldBack(socket: Socket): boolean {
+    return this.#pipelines.isHeldBack(socket)
   }
 
   /**
