@@ -138,9 +138,14 @@ export async function runWorkers(
     })
     const given = common.inForce
     const urls = await urlsOf(worker, common.given(given))
-    for (const order of held.all()) void link.ask({ ask: 'setBreaker', input: order }, Infinity)
+    const hold = (): void => {
+      for (const order of held.all()) void link.ask({ ask: 'setBreaker', input: order }, Infinity)
+    }
+    hold()
     link.listens()
     await common.join(link, given)
+    // A breaker may be of a configuration that it has only now.
+    hold()
     return urls
   }
   const replace = async (): Promise<void> => {
@@ -188,6 +193,8 @@ export async function runWorkers(
     if (problems !== undefined) return { result: 'rejected', problems }
     inForce = next
     await held.forgetRemoved(() => askRows<BreakerRow>('breakers'))
+    // A worker that had not taken the configuration yet did not know a new breaker that was opened meanwhile.
+    for (const order of held.all()) await askEach('setBreaker', order)
     const before = secrets
     secrets = await followBesideWorkers(next, managed)
     await before.disposeAsync()
