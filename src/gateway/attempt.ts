@@ -87,8 +87,10 @@ export interface AttemptOptions {
  * no time left would look all the time.
  */
 const LOOK_AGAIN_MS = 1_000
-/** With more interim responses than this an attempt is over: an upstream could send them for ever. */
+/** With more interim responses than this, soon after one another, an attempt is over: an upstream could send them for ever. */
 const MOST_INTERIMS = 100
+/** Later than this after the one before, in milliseconds, one may say that the upstream is still busy (102). */
+const RARELY_MS = 1_000
 /** How long the head of a response waits at most for the body to tell whether it is a refusal, in milliseconds. */
 const LOOK_MS = 1_000
 const OVER = new Error('the attempt is over')
@@ -126,10 +128,13 @@ export class Attempt implements ResponseHandler, Disposable {
   #socket: Duplex | undefined
   /** The status of the interim response that came last. */
   #interim: number | undefined
-  /** How many interim responses came. */
+  /** How many interim responses came soon after one another, and when the last of them did. */
   #interims = 0
+  #interimAt = -Infinity
   /** Whether the headers of the response count as a success for the breaker, and its body has not broken off. */
   #isGood = false
+  /** Whether a part of the body of a good response came. */
+  #hasData = false
   /** From when on a body that still comes makes the response a success: a stream may go on for months. */
   #steadyAt = Infinity
   /**
@@ -206,7 +211,7 @@ export class Attempt implements ResponseHandler, Disposable {
     } finally {
       try {
         // Many a stream of events ends only with its client. Up to then the upstream did well.
-        if (this.#isGood && this.#call.isGone) this.#breakerPermit?.completed()
+        if (this.#hasData && this.#isGood && this.#call.isGone) this.#breakerPermit?.completed()
         this.#breakerPermit?.[Symbol.dispose]()
       } finally {
         this.permit[Symbol.dispose]()
@@ -267,7 +272,8 @@ export class Attempt implements ResponseHandler, Disposable {
   }
 
   #noteSteady(): void {
-    if (this.#call.clock.now() < this.#steadyAt) return
+    this.#hasData = true
+    if (this.#steadyAt === Infinity || this.#call.clock.now() < this.#steadyAt) return
     this.#breakerPermit?.completed()
     this.#steadyAt = Infinity
   }
@@ -383,6 +389,9 @@ export class Attempt implements ResponseHandler, Disposable {
     const { request, response, isGone } = this.#call
     this.#interim = status === CONTINUE ? 100 : status
     if (status === 101) return this.#break(new MalformedResponse('INVALID_SWITCH'))
+    const now = this.#call.clock.now()
+    if (now - this.#interimAt > RARELY_MS) this.#interims = 0
+    this.#interimAt = now
     if (++this.#interims > MOST_INTERIMS) return this.#break(new MalformedResponse('TOO_MANY_INTERIM_RESPONSES'))
     // A client that waits for 100 Continue got it when its body was read, and no other wants it.
     if (status === 100 || status === CONTINUE) return
