@@ -142,6 +142,8 @@ async function send(
           case 'end':
             return step.end
           case 'deliver':
+            // It is not sent again, and the answer may go on for hours.
+            plan.body?.release()
             return await answer(step.outcome, call, plan.target, observer, env.drain)
           case 'answer-from-cache':
             return answerFromCache(call, plan.target, step.answer)

@@ -47,8 +47,9 @@ export function hasBody({ headers }: IncomingMessage): boolean {
 
 /**
  * The body of a client's request. A body that declares a small length is collected before the call is admitted, unless too much is
- * kept already: then what came of it is sent first, and the rest streams. Any other body streams through, as fast as the upstream takes it, and is not read before it is sent. If a chunked body turns out to be small,
- * and the call may be retried, the body is kept, so that it can be replayed once all of it has arrived.
+ * kept already: then what came of it is sent first, and the rest streams. Any other body streams through, as fast as the upstream
+ * takes it, and is not read before it is sent. If a chunked body turns out to be small, and the call may be retried, the body is kept,
+ * so that it can be replayed once all of it has arrived.
  */
 export class RequestBody {
   /** Whether `prepare` has finished. */
@@ -122,9 +123,10 @@ export class RequestBody {
     return this.#pieces[0] ?? null
   }
 
-  /** Its call has ended. It is kept no longer. */
+  /** It will not be sent again. It is kept no longer. */
   release(): void {
     this.#isReleased = true
+    this.#pieces = []
     this.#giveBack()
   }
 
