@@ -71,7 +71,7 @@ export class LineOutput {
 
   /** Writes a line, and those that are buffered, as soon as the reader takes them. */
   write(line: string): void {
-    this.#take(line)
+    if (line !== '') this.#take(line)
     this.flush()
   }
 
