@@ -77,7 +77,7 @@ export function addHttp2(
 }
 
 /**
- * Ends a connection after `idleMs` milliseconds without traffic, and one on which bytes come for `headMs`, or up to twice as long, that make
+ * Ends a connection after `idleMs` milliseconds without traffic, and one on which bytes come for two to three times `headMs` that make
  * no call. Calls that are under way finish first.
  */
 function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number, headMs: number): void {
@@ -107,11 +107,15 @@ function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number, headMs: 
   session.setTimeout(idleMs)
   // Each byte of a head begins the idle time anew, and Node tells only of whole frames.
   let bytesRead = 0
+  let unexplained = 0
   const looking = setInterval(() => {
     if (session.destroyed) return
     const before = bytesRead
     ;({ bytesRead } = session.socket)
-    if (bytesRead !== before && !isUsed && streams.size === 0) end()
+    const isExplained = bytesRead === before || isUsed || streams.size > 0
+    unexplained = isExplained ? 0 : unexplained + 1
+    // Of some frames Node tells nothing, such as the last WINDOW_UPDATE of a call. A head that does not end goes on.
+    if (unexplained > 1) end()
     isUsed = false
   }, headMs)
   looking.unref()
