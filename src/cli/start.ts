@@ -64,7 +64,7 @@ export async function start(options: Options): Promise<void> {
     const taken = shutdownDelay > 0 ? `new connections for another ${shutdownDelay} ms only` : 'no new connections'
     log.logger.info(
       { signal },
-      `draining: ${taken}, calls in flight are finished within ${formatDuration(drainMs)}; a second signal ends them at once`,
+      `draining: ${taken}, calls in flight are finished within ${formatDuration(drainMs)}; a second SIGTERM or Ctrl-C ends them at once`,
     )
     await gateway.stop()
     await sandbox?.stop()
@@ -78,7 +78,11 @@ export async function start(options: Options): Promise<void> {
       isStopping = true
       return opening.then(
         (gateway) => drain(gateway, signal),
-        () => undefined,
+        // Workers that were told to stop, too, may have ended before they took calls. That is no failure.
+        (error: Error) => {
+          log.logger.warn({ signal, reason: error.message }, 'stopped before the start had ended')
+          log.flush()
+        },
       )
     },
     {
@@ -94,7 +98,6 @@ export async function start(options: Options): Promise<void> {
     },
   )
   const gateway = await opening.catch((error: unknown) => {
-    // Workers that were told to stop, too, may have ended before they took calls. That is no failure.
     if (isStopping) return new Promise<never>(() => undefined)
     return explainFailure(error, PORT_OPTIONS)
   })
