@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { Clock, Random } from '../time/clock.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
-import { whyNoLine } from '../http/fields.ts'
+import { ofNewValue, whyNoLine } from '../http/fields.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Credential } from './credential.ts'
@@ -131,7 +131,7 @@ function keepToken(
   })
   const { key, algorithm } = config
   for (const secret of secretsIn(config)) {
-    secret.whyNot = secret === key ? (pem) => faultOfKey(pem, algorithm)?.message : whyNoLine
+    secret.whyNot = secret === key ? (pem) => ofNewValue(faultOfKey(pem, algorithm)?.message) : whyNoLine
     secret.onChange(() => keeper.renewSoon())
   }
   return keeper

@@ -87,6 +87,7 @@ export function whyNoHeaderValue(text: string): string | undefined {
   return ofNewValue(faultOfHeaderValue(text))
 }
 
-function ofNewValue(fault: string | undefined): string | undefined {
+/** What is wrong with a new value, in words for the log. */
+export function ofNewValue(fault: string | undefined): string | undefined {
   return fault && `the new value ${fault}`
 }
