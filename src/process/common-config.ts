@@ -30,9 +30,9 @@ export class CommonConfig {
   }
 
   /**
-   * Offers a new configuration to all workers, and waits until each has answered or ended. Those that stop do not count. A worker that hangs is killed within
-   * seconds, and its replacement starts with what is in force then. Returns undefined if the workers took the configuration. If one
-   * refuses it, the others go back to the configuration before, and the problems are returned.
+   * Offers a new configuration to all workers, and waits until each has answered or ended. Those that stop do not count. A worker that
+   * hangs is killed within seconds, and its replacement starts with what is in force then. Returns undefined if the workers took the
+   * configuration. If one refuses it, the others go back to the configuration before, and the problems are returned.
    */
   async offer(next: ConfigText): Promise<readonly string[] | undefined> {
     const answers = await Promise.all([...this.#running.keys()].map((link) => this.#give(link, next)))

@@ -78,8 +78,8 @@ export function noAnswerOf({ instance, why }: AwayInstance): string {
 export const MOST_STORIES = 100
 
 /**
- * Answers what this process knows. `records` gives the calls that are wanted, and undefined between those that are not; the first that match are returned. It pauses often, so
- * that it delays no calls.
+ * Answers what this process knows. `records` gives the calls that are wanted, and undefined between those that are not; the first that
+ * match are returned. It pauses often, so that it delays no calls.
  */
 export async function answerHere(
   question: Exclude<RequestQuestion, { kind: 'usage' }>,
