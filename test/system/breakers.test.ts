@@ -113,6 +113,20 @@ describe('a breaker', () => {
     long.destroy()
   })
 
+  it('counts no stream as a success of which its client saw nothing', async () => {
+    const url = await startServer((request, response) => {
+      if (request.url!.includes('sick')) response.writeHead(500).end()
+      else response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders()
+    })
+    const gateway = await startGateway(harnessConfig(url, { ...ONCE, breaker: { failures: 2, reset: '60s' } }))
+    expect((await call(gateway.url, '/harness/sick')).status).toBe(500)
+    const stream = await open(gateway.url, READ)
+    stream.destroy()
+    await expect.poll(() => gateway.lines).toMatchObject([{ status: '500' }, { outcome: 'client_gone' }])
+    expect((await call(gateway.url, '/harness/sick')).status).toBe(500)
+    expect(await errorOf(gateway.url, READ)).toBe('breaker_open')
+  })
+
   it.each([
     ['is too large', (_: SimulatedClock, body: PassThrough) => void body.write(Buffer.alloc(20_000)), 0],
     ['stalls', (clock: SimulatedClock) => clock.advance(77 * SECOND), 1],
