@@ -13,6 +13,7 @@ import { giveMemoryBack } from './quiet-memory.ts'
 import { explainFailure, refuseSamePorts } from './start-failure.ts'
 import { runWorker, textFromFirstProcess } from '../process/worker.ts'
 import { type ConfigText, textOf } from '../process/worker-link.ts'
+import { WorkerEnded } from '../process/start-error.ts'
 import { runWorkers } from '../process/workers.ts'
 import { onStopSignal } from './stop-signal.ts'
 
@@ -78,8 +79,8 @@ export async function start(options: Options): Promise<void> {
       isStopping = true
       return opening.then(
         (gateway) => drain(gateway, signal),
-        // Workers that were told to stop, too, may have ended before they took calls. That is no failure.
         (error: Error) => {
+          if (error instanceof WorkerEnded) return
           log.logger.warn({ signal, reason: error.message }, 'stopped before the start had ended')
           log.flush()
         },

@@ -30,7 +30,7 @@ import type {
 } from '../server/admin/status.ts'
 import type { FileDays } from '../usage/file-days.ts'
 import { SharedStore } from './shared-store.ts'
-import { StartError } from './start-error.ts'
+import { WorkerEnded } from './start-error.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas, mergeRows } from './merge-rows.ts'
 import {
   type Listening,
@@ -280,7 +280,7 @@ export async function runWorkers(
   }
 }
 
-/** The URLs of a new worker. Rejects with the error of the worker if it can't start, or a `StartError` if it ends before. */
+/** The URLs of a new worker. Rejects with the error of the worker if it can't start, or `WorkerEnded` if it ends before. */
 function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
   return new Promise((resolve, reject) => {
     worker.on('message', (message: FromWorker) => {
@@ -290,7 +290,7 @@ function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
       if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
     })
     worker.once('exit', (code: number, signal: string | null) => {
-      reject(new StartError(`a worker ended before it took calls (${signal ?? `code ${code}`})`))
+      reject(new WorkerEnded(`a worker ended before it took calls (${signal ?? `code ${code}`})`))
     })
   })
 }
