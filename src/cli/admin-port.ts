@@ -1,8 +1,9 @@
-import { findConfig } from '../config/find.ts'
-import type { Path } from '../config/problem.ts'
+import { findConfig, type FoundConfig } from '../config/find.ts'
+import { ConfigError } from '../config/problem.ts'
 import { HEADER_VALUE } from '../http/fields.ts'
 import { hostToReach } from '../net/address.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
+import { referencesIn } from '../secrets/references.ts'
 import { CommandError } from './command-error.ts'
 
 /** The options by which commands find the admin port of a running gateway. */
@@ -15,33 +16,44 @@ export interface AdminOptions {
 export interface AdminPort {
   readonly url: string
   readonly token: string | undefined
+  /** Where the token is from. */
+  readonly tokenFrom: 'none' | 'that of --token' | 'that of the configuration' | 'that of SLUICE_ADMIN_TOKEN'
 }
 
-/** The admin port that an option names, or else that of the configuration. With the option no configuration is read. */
+/**
+ * The admin port that an option names, or else that of the configuration. With the option no configuration is read. A configured
+ * token comes before that of the environment, which may be meant for another gateway.
+ */
 export async function adminPortOf({ config, url, token: option }: AdminOptions): Promise<AdminPort> {
-  const token = option ?? tokenOfEnvironment()
+  // Everybody on the machine can see an option, but not an environment variable.
+  const spare = process.env['SLUICE_ADMIN_TOKEN'] || undefined
+  const adminPort = (at: string, configured?: string): AdminPort => {
+    if (option !== undefined) return { url: at, token: option, tokenFrom: 'that of --token' }
+    if (configured !== undefined) return { url: at, token: configured, tokenFrom: 'that of the configuration' }
+    return { url: at, token: spare, tokenFrom: spare === undefined ? 'none' : 'that of SLUICE_ADMIN_TOKEN' }
+  }
   if (url !== undefined) {
     if (config !== undefined) throw new CommandError('--config has no effect beside --url: leave one of them out')
     // The messages name the URL, and so would show a password in it.
     if (!/^https?:\/\/[^@?#]+$/.test(url) || !URL.canParse(url))
       throw new CommandError('--url must be a URL such as http://127.0.0.1:9090, without user, query or fragment')
-    return { url: url.replace(/\/$/, ''), token }
+    return adminPort(url.replace(/\/$/, ''))
   }
-  const isUnimportant = ([first, field]: Path): boolean =>
-    first !== 'admin' || (token !== undefined && field !== 'host' && field !== 'port')
-  const found = await findConfig(config, { ignores: isUnimportant })
+  const find = (needsToken: boolean): Promise<FoundConfig | undefined> =>
+    findConfig(config, {
+      ignores: ([first, field]) => first !== 'admin' || !(needsToken || field === 'host' || field === 'port'),
+    })
+  const found = await find(option === undefined).catch((error: unknown) => {
+    if (!(error instanceof ConfigError) || spare === undefined) throw error
+    return find(false)
+  })
   const admin = found?.config.admin
   const { host, port } = admin ?? { host: '127.0.0.1', port: 9090 }
-  // Any of the tokens may read.
-  const configured = admin?.token ?? Object.values(admin?.tokens ?? {})[0]
-  return { url: `http://${hostToReach(host)}:${port}`, token: token ?? configured?.reveal() }
-}
-
-/** Everybody on the machine can see an option, but not an environment variable. */
-function tokenOfEnvironment(): string | undefined {
-  const token = process.env['SLUICE_ADMIN_TOKEN']
-  if (token === '') throw new CommandError('SLUICE_ADMIN_TOKEN is empty: set it to the admin token, or unset it')
-  return token
+  // Any of the tokens may read. One that was ignored because it could not be resolved is still its reference.
+  const configured = [admin?.token, ...Object.values(admin?.tokens ?? {})]
+    .map((secret) => secret?.reveal())
+    .find((token) => token !== undefined && referencesIn(token).length === 0)
+  return adminPort(`http://${hostToReach(host)}:${port}`, configured)
 }
 
 /** Those of the options that were given, as the query of a list. */
@@ -69,7 +81,7 @@ export async function askAdmin<Answer extends { readonly data: readonly unknown[
   path: string,
   silentMs = SILENT_MS,
 ): Promise<Answer> {
-  const { url } = admin
+  const { url, tokenFrom } = admin
   const { status, text, isForClients } = await get(admin, path, silentMs)
   if (isForClients)
     throw new CommandError(
@@ -77,7 +89,7 @@ export async function askAdmin<Answer extends { readonly data: readonly unknown[
     )
   if (status === 401)
     throw new CommandError(
-      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config, SLUICE_ADMIN_TOKEN or --token`,
+      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config, SLUICE_ADMIN_TOKEN or --token; it was shown ${tokenFrom}`,
     )
   const answer = parsedJson(text)
   const { data, detail } = isObject(answer) ? answer : {}

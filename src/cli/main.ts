@@ -22,7 +22,7 @@ const URL_OPTION: [string, string] = [
 ]
 const TOKEN_OPTION: [string, string] = [
   '--token <token>',
-  'its admin.token, which everybody on this machine can see; else SLUICE_ADMIN_TOKEN, else the configured one',
+  'its admin.token, which everybody on this machine can see; else the configured one (not with --url), else SLUICE_ADMIN_TOKEN',
 ]
 
 /** The commands that run until a signal ends them. */

@@ -751,12 +751,45 @@ describe('sluice quota', () => {
       [['--url', `http://127.0.0.1:${admin.port}`], { env }],
     ] as const)
       expect(await runCommand(['quota', ...args], options)).toMatchObject({ code: 0, stderr: '' })
-    expect((await runCommand(['quota'], { cwd, env: other })).stderr).toContain('SLUICE_ADMIN_TOKEN')
-    expect(await runCommand(['quota'], { cwd, env: { SLUICE_ADMIN_TOKEN: '' } })).toEqual({
+    expect((await runCommand(['quota'], { cwd, env: other })).stderr).toMatch(
+      /; it was shown that of SLUICE_ADMIN_TOKEN\n$/,
+    )
+    const empty = await runCommand(['quota'], { cwd, env: { SLUICE_ADMIN_TOKEN: '' } })
+    expect([empty.code, empty.stderr]).toEqual([1, expect.stringContaining('NOT_SET_HERE is not set')])
+    expect(await runCommand(['quota', '--token', ''], { cwd, env })).toMatchObject({
       code: 1,
-      stdout: '',
-      stderr: 'SLUICE_ADMIN_TOKEN is empty: set it to the admin token, or unset it\n',
+      stderr: '--token is empty\n',
     })
+  })
+
+  it('shows a gateway the token of its configuration, though that of another one is in the environment', async () => {
+    const file = 'admin-token'
+    const admin = { port: await freePort(), token: file }
+    await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin }))
+    for (const configured of [
+      { token: file },
+      { token: '${file:token}' },
+      { tokens: { alice: '${env:NOT_SET_HERE}', bob: file } },
+    ]) {
+      const cwd = folderWith(
+        stringify({ ...harnessConfig('http://x'), admin: { ...admin, token: undefined, ...configured } }),
+      )
+      writeFileSync(join(cwd, 'token'), file)
+      const env = { SLUICE_ADMIN_TOKEN: 'other-token' }
+      expect(await runCommand(['quota'], { cwd, env })).toMatchObject({ code: 0, stderr: '' })
+      const wrong = await runCommand(['quota', '--token', 'wrong-token'], { cwd, env })
+      expect(wrong.stderr).toMatch(/answered 401: .*; it was shown that of --token\n$/)
+    }
+    const { stderr } = await runCommand(['quota', '--url', `http://127.0.0.1:${admin.port}`])
+    expect(stderr).toMatch(/answered 401: .*; it was shown none\n$/)
+  })
+
+  it('takes an empty SLUICE_ADMIN_TOKEN as one that is not set', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1'))
+    for (const command of ['quota', 'top', 'usage', 'request']) {
+      const env = { SLUICE_ADMIN_TOKEN: '' }
+      expect(await runCommand([command, '--url', gateway.adminUrl], { env })).toMatchObject({ code: 0 })
+    }
   })
 
   it('prints as JSON what the admin port answers, and says which limits it leaves out', async () => {
