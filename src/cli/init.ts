@@ -73,10 +73,14 @@ interface Question {
   readonly problem: (value: string) => string | undefined
 }
 
-/** How keys of vendors, and our own, begin. */
-const KEY_BEGIN = /^(?:[ps]at\.|(?:slk|gh[a-z]|github_pat|glpat|xox[a-z]|sk|shpat)[_-].{12})/i
-/** Nobody types that as a name. */
-const RANDOM = /(?=[a-z]*\d)[a-z\d]{20}/i
+/**
+ * How keys of vendors, and our own, begin. Each is followed by what its vendor writes behind it, and by so much that ordinary names such
+ * as ghe-production-us, sat.team and pat.smith@example.com are none.
+ */
+const KEY_BEGIN =
+  /^(?:[ps]at\.[\w-]+\.[^@]+$|(?:slk|gh[oprsu]|github_pat|shpat|sk_live|sk_test)_.{12}|(?:glpat|xox[a-z])-.{12}|sk-.{32})/i
+/** Nobody types that as a name: letters, and three digits or more that do not all stand at the end. */
+const RANDOM = /(?=(?:[a-z]*\d){3})(?=[a-z]*\d+[a-z])[a-z\d]{20}/i
 // Names and ids stand in the file, in logs and in metrics. The messages do not repeat what was given.
 const NO_SECRET = 'looks like a key: that stays where it is, and is named by --secret'
 

@@ -188,7 +188,13 @@ describe('sluice init', () => {
     ['--account', 'pat.acct1234.tokenid.topsecret'],
     ['--account', '0123456789abcdef0123456789abcdef'],
     ['--account-id', 'pat.acct1234.tokenid.topsecret'],
+    ['--account-id', 'sk_live_0123456789abcdef'],
+    ['--account-id', 'sk-proj-abcdefghijklmnopqrstuvwxyzABCDEF'],
     ['--client', 'slk_0123456789abcdefghij'],
+    ['--client', 'ghp_abcdefghijklmnopqrst'],
+    ['--client', 'glpat-abcdefghijklmnopqrst'],
+    ['--client', 'xoxb-012345678901-abcdefghij'],
+    ['--client', 'key-0a1b2c3d4e5f6g7h8i9j'],
   ])('takes no key for %s, and does not repeat it', async (option, value) => {
     const cwd = newFolder()
     const { code, stdout, stderr } = await runCommand(harnessWith(option, value), { cwd })
@@ -197,6 +203,32 @@ describe('sluice init', () => {
     expect(stderr).not.toContain(value)
     expect(readdirSync(cwd)).toEqual([])
   })
+
+  it.each([
+    'ghe-production-us',
+    'glp-production-europe',
+    'sk-production-eu',
+    'sk-production-europe-west',
+    'slk-production-eu',
+    'integrationplatform01',
+    'integrationplatform2026',
+    'europe-production-of-the-second-platform-team',
+  ])('takes %s as a name, though it begins like a key or is long', async (name) => {
+    for (const option of ['--account', '--client']) {
+      const { code, stdout } = await runCommand(harnessWith(option, name))
+      expect([code, stdout]).toEqual([0, expect.stringContaining('sluice.yaml: ok')])
+    }
+  })
+
+  it.each(['sat.team', 'pat.ops', 'pat.smith@example.com', 'pat.o.brien@example.com'])(
+    'takes %s as an id and as a user',
+    async (value) => {
+      const jira = ['init', '--preset', 'jira', '--account', 'prod', '--client', 'bot', '--secret', 'env:X']
+      const users = await runCommand([...jira, '--url', 'https://x.example', '--user', value])
+      const ids = await runCommand(harnessWith('--account-id', value))
+      for (const { stderr } of [users, ids]) expect(stderr).not.toContain('looks like a key')
+    },
+  )
 
   it.skipIf(!hasProgram('script'))(
     'writes nothing, and ends with 1, if the terminal ends instead (Ctrl-D)',
