@@ -72,6 +72,12 @@ export function queryOf<Name extends string>(
 /** The admin port may send nothing for this long. It waits less for another instance that hangs, so longer silence means that it hangs itself. */
 const SILENT_MS = 5_000
 
+interface AskOptions<Answer> {
+  readonly silentMs?: number
+  /** The answer in the place of a 404, where a gateway of an older release does not have the path. */
+  readonly ofOlder?: Answer
+}
+
 /**
  * Sends a GET to the admin port and gives its answer, a list. Throws a `CommandError` if nothing can be reached there, if it refuses, if
  * it does not answer as an admin port does, or if it sends nothing for `silentMs`.
@@ -79,7 +85,7 @@ const SILENT_MS = 5_000
 export async function askAdmin<Answer extends { readonly data: readonly unknown[] }>(
   admin: AdminPort,
   path: string,
-  silentMs = SILENT_MS,
+  { silentMs = SILENT_MS, ofOlder }: AskOptions<Answer> = {},
 ): Promise<Answer> {
   const { url, tokenFrom } = admin
   const { status, text, isForClients } = await get(admin, path, silentMs)
@@ -91,6 +97,7 @@ export async function askAdmin<Answer extends { readonly data: readonly unknown[
     throw new CommandError(
       `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config, SLUICE_ADMIN_TOKEN or --token; it was shown ${tokenFrom}`,
     )
+  if (status === 404 && ofOlder !== undefined) return ofOlder
   const answer = parsedJson(text)
   const { data, detail } = isObject(answer) ? answer : {}
   if (status === 200 && Array.isArray(data)) return answer as Answer

@@ -51,12 +51,13 @@ export async function top(options: Options): Promise<void> {
 }
 
 async function ask(admin: AdminPort): Promise<TopState> {
-  const list = async <Row>(path: string): Promise<Row[]> => (await askAdmin<{ data: Row[] }>(admin, path)).data
+  const list = async <Row>(path: string, options: { ofOlder?: { data: Row[] } } = {}): Promise<Row[]> =>
+    (await askAdmin<{ data: Row[] }>(admin, path, options)).data
   const [state, limits, queue, causes, calls] = await Promise.all([
     readiness(admin),
     list<QuotaRow>('/v1/quota'),
     list<QueueRow>('/v1/queue'),
-    list<Cause>('/v1/causes'),
+    list<Cause>('/v1/causes', { ofOlder: { data: [] } }),
     list<RequestRow>(`/v1/requests?since=5m&limit=${MOST_CALLS}`),
   ])
   return { url: admin.url, state, limits, queue, causes, calls }

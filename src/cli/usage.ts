@@ -47,7 +47,9 @@ const SILENT_MS = 60_000
 export async function usage({ format = 'table', ...options }: Options): Promise<void> {
   const admin = await adminPortOf(options)
   const query = queryOf({ since: `${KEPT_DAYS}d`, ...options }, FILTERS)
-  const { data } = await askAdmin<{ data: Row[] }>(admin, `/v1/usage/days?${query.toString()}`, SILENT_MS)
+  const { data } = await askAdmin<{ data: Row[] }>(admin, `/v1/usage/days?${query.toString()}`, {
+    silentMs: SILENT_MS,
+  })
   const rows = data.sort((a, b) => {
     for (const field of FIELDS) if (a[field] !== b[field]) return (a[field] ?? '') < (b[field] ?? '') ? -1 : 1
     return 0

@@ -5,7 +5,7 @@ import { type TopState, topScreen } from '../../src/cli/top.ts'
 import type { RequestRow } from '../../src/requests/story.ts'
 import { ADMIN_TOKEN } from '../support/admin.ts'
 import { runCommand } from '../support/command-line.ts'
-import { harnessConfig, startGateway, startUpstream } from '../support/gateway.ts'
+import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { hasProgram } from '../support/packages.ts'
 import { freeze, MAIN, Program, startProcess } from '../support/process.ts'
@@ -105,6 +105,17 @@ it('sluice top says what is wrong, as the live page does', async () => {
   expect(said, stdout).not.toBeNull()
   const page = (await call(gateway.adminUrl, '/')).body
   expect(page).toContain(`Warning: ${said![1]}</strong> ${said![2]}`)
+})
+
+it('sluice top shows a gateway of the release before, which has no /v1/causes', async () => {
+  const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { admin: { port: 0 } }))
+  const older = await startServer(({ url = '' }, response) => {
+    const path = url === '/v1/causes' ? '/v1/no-such-path' : url
+    void call(gateway.adminUrl, path).then(({ status, body }) => response.writeHead(status).end(body))
+  })
+  const { code, stdout, stderr } = await runCommand(['top', '--once', '--url', older])
+  expect([code, stderr]).toEqual([0, ''])
+  expect(stdout).toMatch(/^Sluice http:\S+: ready\n\nACCOUNT/)
 })
 
 describe.skipIf(!hasProgram('script'))('sluice top at a terminal', () => {
