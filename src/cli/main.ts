@@ -59,8 +59,12 @@ function growYoungGeneration(factor: 1 | 2): void {
   setFlagsFromString(`--semi-space-growth-factor=${factor}`)
 }
 
-/** A reader such as `head` may close the pipe before everything was printed. That is no error, but a full disk is one. */
-function endWithOutput({ code }: NodeJS.ErrnoException): void {
+/**
+ * A reader such as `head` may close the pipe before everything was printed. That is no error, and ends only what does nothing but
+ * print. A full disk is an error. The log of a gateway does not come here: it copes with both.
+ */
+function outputFailed({ code }: NodeJS.ErrnoException, isServer: boolean): void {
+  if (code === 'EPIPE' && isServer) return
   if (code === 'EPIPE') process.exit(0)
   process.stderr.write(`the output can't be written: ${code}\n`)
   process.exit(1)
@@ -74,10 +78,10 @@ function buildProgram(): Command {
     .showHelpAfterError('Try --help.')
     .enablePositionalOptions()
     .hook('preAction', (_, command) => {
-      // A gateway runs on: its log copes with a reader that has gone.
       if (command.name() === 'start') growYoungGeneration(1)
-      else process.stdout.on('error', endWithOutput)
-      if (SERVERS.has(command.name())) endAtSignal()
+      const isServer = SERVERS.has(command.name())
+      process.stdout.on('error', (error) => outputFailed(error, isServer))
+      if (isServer) endAtSignal()
     })
     .hook('postAction', () => growYoungGeneration(2))
   command(program, 'start', 'run the gateway; with no configuration at all, in front of a sandbox')

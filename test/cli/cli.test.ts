@@ -1212,6 +1212,20 @@ describe('sluice sandbox', () => {
     for (const end of await Promise.all(ends)) expect(end).toEqual({ code: 0, times: 1 })
   })
 
+  it('runs on when whoever reads its output has gone', async () => {
+    const port = await freePort()
+    const program = new Program(['sandbox', '--port', '0', '--control-port', String(port)])
+    program.child.stdout!.destroy()
+    const answers = () =>
+      fetch(`http://127.0.0.1:${port}/`).then(
+        () => true,
+        () => false,
+      )
+    await expect.poll(answers).toBe(true)
+    program.kill('SIGKILL')
+    expect(await program.ended).toMatchObject({ code: null, signal: 'SIGKILL' })
+  })
+
   it('says that a port is in use', async () => {
     // A free port that is only looked up may be somebody else's by then.
     const first = await new Program(['sandbox', '--port', '0', '--control-port', '0']).line(/127\.0\.0\.1:\d+/)
