@@ -126,9 +126,7 @@ async function throughRunning(config: Config, { client }: Options): Promise<Way 
   }
   const key = process.env['SLUICE_KEY']
   if (config.clients !== undefined && !key) {
-    throw new CommandError(
-      `the gateway that runs at ${proxy.host} wants the key of a client: set SLUICE_KEY to the key of a client`,
-    )
+    throw new CommandError(`the gateway that runs at ${proxy.host} wants the key of a client: set SLUICE_KEY to it`)
   }
   if (key) Object.assign(proxy, { username: RUN, password: encodeURIComponent(key) })
   const { file } = await Authority.read(forwardProxy.ca).catch((error: Error) => {
