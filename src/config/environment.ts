@@ -54,8 +54,8 @@ function configFromEnvironment(env: NodeJS.ProcessEnv): object | undefined {
     const key = valueOf(KEY + suffix, env)
     const name = suffix === '' ? FIRST_ACCOUNT : suffix.slice(1).toLowerCase()
     if (whyNoName(name) !== undefined) {
-      const variable = (key === undefined ? ID : KEY) + suffix
-      const message = `${variable}: its end names the account: it must begin with a letter or digit and have 63 characters at most`
+      const variable = key === undefined ? ID : KEY
+      const message = `${variable}${suffix}: the part behind ${variable}_ is the account's name, and must begin with a letter or digit and have 63 characters at most`
       problems.push({ path: [], message })
     } else if (key === undefined) {
       problems.push({ path: [], message: `${ID}${suffix} is set, but ${KEY}${suffix} is not` })

@@ -70,11 +70,11 @@ describe('the environment as configuration', () => {
     ],
     [
       { [`HARNESS_API_KEY_${'X'.repeat(64)}`]: 'pat.A.id.secret' },
-      `environment: HARNESS_API_KEY_${'X'.repeat(64)}: its end names the account: it must begin with a letter or digit and`,
+      `environment: HARNESS_API_KEY_${'X'.repeat(64)}: the part behind HARNESS_API_KEY_ is the account's name, and must begin with a letter or digit and`,
     ],
     [
       { HARNESS_ACCOUNT_ID__X: 'A', HARNESS_API_KEY__X: 'key' },
-      'environment: HARNESS_API_KEY__X: its end names the account: it must begin with a letter or digit',
+      "environment: HARNESS_API_KEY__X: the part behind HARNESS_API_KEY_ is the account's name, and must begin with a letter or digit",
     ],
   ])('names the variable that is wrong: %o', (env, expected) => {
     expect(() => loadEnvironment(env)).toThrow(expected)
