@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { Cluster, type Redis } from 'ioredis'
 import { findConfig } from '../config/find.ts'
-import { checkConfig, readConfigFile } from '../config/load.ts'
+import { parseConfigOf, readConfigFile } from '../config/load.ts'
 import { ConfigError } from '../config/problem.ts'
 import { allWarnings } from '../config/warnings.ts'
 import { readYaml } from '../config/yaml.ts'
@@ -57,23 +57,32 @@ export async function doctor(options: Options): Promise<void> {
 async function examineRest({ message, source }: ConfigError): Promise<Finding[]> {
   const todo = 'mend it: until then only ports and folder can be examined, where their part is right'
   const wrong = message.split('\n').map((finding): Finding => ({ level: 'fail', what: 'configuration', finding, todo }))
-  const listeners = rightParts(source, ['server', 'admin', 'forwardProxy'])
-  const store = rightParts(source, ['store'])?.store
+  // Each by itself, so that none is left out because another one is wrong, or has the same port.
+  const { server } = rightPart(source, { admin: OTHER_PORT }, 'server') ?? {}
+  const { admin } = rightPart(source, { server: OTHER_PORT }, 'admin') ?? {}
+  const { forwardProxy } = rightPart(source, { server: OTHER_PORT, admin: OTHER_PORT }, 'forwardProxy') ?? {}
+  const { store } = rightPart(source, {}, 'store') ?? {}
   return [
     ...wrong,
-    ...(listeners === undefined ? [] : await ports(listeners)),
+    ...(await ports({ server, admin, forwardProxy })),
     ...(store?.kind === 'memory' ? folder(store.dir ?? '.sluice') : []),
   ]
 }
 
-/** The configuration with these parts of the file, and defaults; undefined if the file can't be read as YAML, or one of the parts is wrong. */
-function rightParts(source: string, names: readonly string[]): Config | undefined {
+const OTHER_PORT = { port: 0 }
+
+/**
+ * The configuration with that part of the file, these others, and defaults; undefined if the file can't be read as YAML, or the part is
+ * wrong. Of what it refers to, only hosts, ports and the folder are needed.
+ */
+function rightPart(source: string, others: object, name: string): Config | undefined {
   try {
     const { document, problems } = readYaml(existsSync(source) ? readConfigFile(source) : '{}')
     const raw: unknown = document.toJS()
     if (problems.length > 0 || !isObject(raw)) return undefined
-    const given = Object.fromEntries(Object.entries(raw).filter(([name]) => names.includes(name)))
-    return checkConfig({ clients: {}, upstreams: NO_UPSTREAM, ...given }, source)
+    const given = Object.hasOwn(raw, name) ? { [name]: raw[name] } : {}
+    const text = JSON.stringify({ clients: {}, upstreams: NO_UPSTREAM, ...others, ...given })
+    return parseConfigOf(source, text, { ignores: ([, field]) => !['host', 'port', 'dir'].includes(String(field)) })
   } catch {
     // What is wrong is said already.
     return undefined
@@ -92,10 +101,12 @@ function line({ level, what, finding, todo }: Finding): string {
   return `${printableLines(`${level.padEnd(5)} ${what}: ${finding}${todo === undefined ? '' : ` → ${todo}`}`)}\n`
 }
 
+type Listeners = { readonly [Name in 'server' | 'admin' | 'forwardProxy']?: Config[Name] | undefined }
+
 /** A port that is taken is no fault if the gateway that takes it answers on the admin port. */
-async function ports({ server, admin, forwardProxy }: Config): Promise<Finding[]> {
-  const isRunning = admin.port !== 0 && (await answers(admin.host, admin.port))
-  const check = async (what: string, host: string, port: number): Promise<Finding> => {
+async function ports({ server, admin, forwardProxy }: Listeners): Promise<Finding[]> {
+  const isRunning = admin !== undefined && admin.port !== 0 && (await answers(admin.host, admin.port))
+  const check = async (what: string, { host, port }: { host: string; port: number }): Promise<Finding> => {
     const code = await whyNotListen(host, port)
     if (code === undefined) return { level: 'ok', what, finding: `${port} of ${host} is free` }
     if (code === 'EADDRINUSE' && isRunning)
@@ -103,12 +114,10 @@ async function ports({ server, admin, forwardProxy }: Config): Promise<Finding[]
     const todo = code === 'EADDRINUSE' ? `end what uses it, or choose another port` : 'choose another host or port'
     return { level: 'fail', what, finding: `${port} of ${host} can not be had (${code})`, todo }
   }
-  const proxy = forwardProxy && check('port of the forward proxy', forwardProxy.host, forwardProxy.port)
-  return Promise.all([
-    check('port', server.host, server.port),
-    check('admin port', admin.host, admin.port),
-    ...(proxy === undefined ? [] : [proxy]),
-  ])
+  const listeners = { port: server, 'admin port': admin, 'port of the forward proxy': forwardProxy }
+  return Promise.all(
+    Object.entries(listeners).flatMap(([what, listener]) => (listener === undefined ? [] : [check(what, listener)])),
+  )
 }
 
 async function answers(host: string, port: number): Promise<boolean> {

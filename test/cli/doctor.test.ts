@@ -43,11 +43,12 @@ describe('sluice doctor', () => {
 
   it('says what is wrong with the configuration, and what to do, and examines ports and folder if their part is right', async () => {
     const port = await freePort()
-    const wrong = { upstream: {}, admin: { port: 'topsecret' }, store: { dir: 'kept' } }
+    const wrong = { upstream: {}, admin: { port: 'topsecret' }, store: { dir: 'kept' }, server: { port } }
     const { code, findings, of } = await examine(wrong)
     expect(code).toBe(1)
     expect(findings.map(({ level, what }) => `${level} ${what}`)).toEqual([
       ...Array.from({ length: 2 }, () => 'fail configuration'),
+      'ok port',
       'ok folder kept',
     ])
     expect(findings.map(({ finding }) => finding)).toContain('sluice.yaml:3:9: admin.port: must be a whole number')
@@ -60,6 +61,39 @@ describe('sluice doctor', () => {
     expect(stderr).toBe('')
     expect(stdout).toMatch(/^fail {2}configuration: sluice\.yaml:1:1: .* → mend it: .*$/m)
     expect(stdout).toMatch(/^ok {4}folder \.sluice: can be made$/m)
+  })
+
+  it('examines what the parts of a wrong configuration refer to, each part by itself', async () => {
+    const [port, adminPort] = [await freePort(), await freePort()]
+    const parts = {
+      server: { port: '${env:PORT}' },
+      admin: { port: '${env:ADMIN_PORT}', token: '${env:NOT_SET_HERE}' },
+      store: { dir: '${file:state}' },
+    }
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'state'), 'kept')
+    const env = { PORT: String(port), ADMIN_PORT: String(adminPort) }
+    const examined = await examine({ upstream: {}, ...parts }, [], { cwd, env })
+    expect(examined.of('port')).toMatchObject([{ level: 'ok', finding: `${port} of 127.0.0.1 is free` }])
+    expect(examined.of('admin port')).toMatchObject([{ level: 'ok', finding: `${adminPort} of 127.0.0.1 is free` }])
+    expect(examined.of('folder kept')).toMatchObject([{ level: 'ok', finding: 'can be made' }])
+
+    const unset = await examine({ upstream: {}, ...parts, store: { dir: '${env:STATE}' } }, [], {
+      env: { PORT: env.PORT },
+    })
+    const rest = unset.findings.filter(({ what }) => what !== 'configuration')
+    expect(rest.map(({ what }) => what)).toEqual(['port'])
+    const same = { server: { port }, admin: { port }, forwardProxy: { port: 9090 } }
+    for (const [config, whats] of [
+      [same, ['port', 'admin port', 'port of the forward proxy']],
+      // The port of each is the default of the other.
+      [{ server: { port: 9090 }, admin: { port: 'x' } }, ['port']],
+      [{ server: { port: 'x' }, admin: { port: 8080 } }, ['admin port']],
+    ] as const) {
+      const { findings } = await examine({ upstream: {}, store: 7, ...config })
+      const others = findings.filter(({ what }) => what !== 'configuration')
+      expect(others.map(({ what }) => what)).toEqual(whats)
+    }
   })
 
   it('knows a port of a gateway that runs from one that something else has', async () => {
