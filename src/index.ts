@@ -111,7 +111,7 @@ async function start(wanted: GatewayConfig | string): Promise<Listening> {
 async function find(wanted: GatewayConfig | string): Promise<FoundConfig> {
   const found = typeof wanted === 'string' ? await findConfig(wanted) : await fromObject(wanted)
   if (found!.config.server.workers > 1) {
-    const message = 'must be 1 in an embedded gateway: only the program, `sluice start`, runs several processes'
+    const message = 'must be 1 in an embedded gateway: only the program, `npx sluice start`, runs several processes'
     throw new ConfigError(found!.source, [{ path: ['server', 'workers'], message }])
   }
   return found!

@@ -23,7 +23,7 @@ export function checkClients(config: Config, report: Report): void {
       owners.set(hash, name)
     }
     if (client.keys.length === 0 && client.tokens === undefined && client.certificates === undefined) {
-      report([...path, 'keys'], 'it needs keys (sluice keys create), tokens or certificates to prove who it is')
+      report([...path, 'keys'], 'it needs keys (npx sluice keys create), tokens or certificates to prove who it is')
     }
     checkScope(path, client, config, report)
   }

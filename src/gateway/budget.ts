@@ -205,5 +205,8 @@ function warnOnce(
   env.metrics.budgetLow.of({ level: kind, name, window: limit.label }).increment(id)
   const [most, spent] = [limit.requests, used].map((units) => amountOf(limit, units))
   const notice = { whose: kind, name, window: limit.label, limit: most, used: spent, isEnforced: limit.isEnforced }
-  env.log.logger.warn(notice, 'a budget is nearly used up: see in sluice quota --by client who spends it, or raise it')
+  env.log.logger.warn(
+    notice,
+    'a budget is nearly used up: see in npx sluice quota --by client who spends it, or raise it',
+  )
 }

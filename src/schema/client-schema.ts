@@ -4,7 +4,7 @@ import { method, moment, name, networkAccess, object, percent, routePath } from 
 
 /** Who may call, and what: an entry of `clients`. */
 
-const KEY_HASH = '"sha256:" and 64 hex digits, as `sluice keys create` prints'
+const KEY_HASH = '"sha256:" and 64 hex digits, as `npx sluice keys create` prints'
 export const keyHash = (options: object = {}) =>
   Type.String({ pattern: '^sha256:[0-9a-f]{64}$', expected: KEY_HASH, ...options })
 

@@ -166,7 +166,7 @@ export const ConfigSchema = object({
   requests: object(
     {
       keep: whole(
-        'Most calls of each gateway process of which it keeps in memory what became of them, for `sluice request` and /v1/requests. 0 keeps none.',
+        'Most calls of each gateway process of which it keeps in memory what became of them, for `npx sluice request` and /v1/requests. 0 keeps none.',
         { minimum: 0, maximum: 1_000_000, default: 10_000 },
       ),
       maxBytes: whole('About so much memory they take at most; the oldest make way.', {

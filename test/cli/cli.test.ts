@@ -1309,8 +1309,10 @@ describe('as a process of its own', () => {
 
 describe('the command line', () => {
   it('is named in messages as it works in a clone', () => {
-    const folder = join(ROOT, 'src/cli')
-    for (const name of readdirSync(folder)) {
+    const folder = join(ROOT, 'src')
+    for (const name of readdirSync(folder, { encoding: 'utf8', recursive: true }).filter((path) =>
+      path.endsWith('.ts'),
+    )) {
       // Comments are for those who know what is meant. The name of a command before a colon says whose message it is.
       const code = readFileSync(join(folder, name), 'utf8').replaceAll(/^\s*(?:\/\*|\*|\/\/).*$/gm, '')
       const commands =

@@ -210,7 +210,7 @@ and the key of the gateway. It checks that each gets the vendor's answer, that t
 
 ${table(['client', 'version', 'its key goes as', 'what was tried'], rows)}
 
-git over HTTPS, and tools that have no setting for the address, are tried with \`sluice run\`: see [tools that know only a proxy](forward-proxy.md#the-local-ca).
+git over HTTPS, and tools that have no setting for the address, are tried with \`npx sluice run\`: see [tools that know only a proxy](forward-proxy.md#the-local-ca).
 
 ## What is set
 

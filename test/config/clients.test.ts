@@ -59,7 +59,11 @@ describe('clients in a configuration', () => {
     ['one key twice', { keys: [KEY, { hash: KEY }] }, 'client "bot" has the same key'],
     ['an unknown upstream', { keys: [KEY], upstreams: ['harnes'] }, 'did you mean "harness"?'],
     ['an unknown method', { keys: [KEY], methods: ['get'] }, 'an HTTP method'],
-    ['neither keys nor tokens', {}, 'it needs keys (sluice keys create), tokens or certificates to prove who it is'],
+    [
+      'neither keys nor tokens',
+      {},
+      'it needs keys (npx sluice keys create), tokens or certificates to prove who it is',
+    ],
     [
       'an unknown issuer of tokens',
       { tokens: [{ issuer: 'corp', claims: { sub: 'x' } }] },
