@@ -58,16 +58,19 @@ describe('calls that were refused', () => {
 })
 
 describe('answers of an upstream', () => {
+  /** What is told where so many of the calls are answered with the status, and all others well. */
+  const causesOf = (status: string, count: number, calls: number) => [
+    ...upstreamCauses([
+      ended('harness', 'a', count, { outcome: 'delivered', status }),
+      ended('harness', null, calls - count, { outcome: 'delivered', status: null }),
+    ]),
+  ]
+
   it.each([
     [51, 'failing'],
     [50, 'warning'],
   ])('with 401 that are %i of 100 are %s', (count, severity) => {
-    const outcome = 'delivered'
-    const rows = [
-      ended('harness', 'a', count, { outcome, status: '401' }),
-      ended('harness', null, 100 - count, { outcome, status: null }),
-    ]
-    expect([...upstreamCauses(rows)].map((cause) => cause.severity)).toEqual([severity])
+    expect(causesOf('401', count, 100).map((cause) => cause.severity)).toEqual([severity])
   })
 
   it.each([
@@ -86,12 +89,7 @@ describe('answers of an upstream', () => {
     ['429', 2, 2, false],
     ['429', 40, 100, false],
   ])('with %s, %i of %i, are told: %j, as the alert has it', (status, count, calls, isTold) => {
-    const outcome = 'delivered'
-    const rows = [
-      ended('harness', 'a', count, { outcome, status }),
-      ended('harness', null, calls - count, { outcome, status: null }),
-    ]
-    expect([...upstreamCauses(rows)].map(({ what }) => what)).toEqual(
+    expect(causesOf(status, count, calls).map(({ what }) => what)).toEqual(
       isTold ? [`harness answered ${count} of ${calls} calls with ${status[0] === '5' ? '5xx' : status}.`] : [],
     )
   })
