@@ -5,9 +5,10 @@ import { readYaml } from './yaml.ts'
 
 /** The warnings of a configuration, written as its errors are: `sluice.yaml:20:5: warning: upstreams.x.url is …`, in the order of the file. */
 export function placedWarnings({ config, source, text }: FoundConfig): string[] {
-  const { document, lines, problems } = readYaml(text ?? '')
+  const read = readYaml(text ?? '')
+  const { document, lines, problems } = read
   const placed = [
-    ...(text === undefined ? [] : textWarnings(text)),
+    ...textWarnings(read),
     ...warningsOf(config).map((warning) => {
       const offset = problems.length === 0 ? nodeOf(warning, document)?.range?.[0] : undefined
       const { line, col } = offset === undefined ? { line: 0, col: 0 } : lines.linePos(offset)

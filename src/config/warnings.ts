@@ -9,7 +9,7 @@ import { EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import { isScalar, type Node, type Scalar, visit } from 'yaml'
 import { formatPath, type Path } from './problem.ts'
-import { pathOf, readYaml } from './yaml.ts'
+import { pathOf, readYaml, type YamlText } from './yaml.ts'
 
 /** Enough time to bring a new key or certificate to all places that use the old one. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
@@ -18,7 +18,7 @@ const LAST_PART_OF_LIFE = 1 / 3
 
 /** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
 export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text'>): string[] {
-  const ofText = text === undefined ? [] : textWarnings(text)
+  const ofText = text === undefined ? [] : textWarnings(readYaml(text))
   return [...ofText.map(({ line, warning }) => `line ${line}: ${warning}`), ...warningsOf(config)]
 }
 
@@ -184,8 +184,12 @@ function travelsInAuthorization(credential: CredentialConfig, { credentialHeader
  * Warns of text in a configuration file that is valid but probably means something else than intended. Does not repeat the
  * text, which may be a secret.
  */
-export function textWarnings(written: string): { line: number; column: number; warning: string }[] {
-  const { text, document, lines, problems } = readYaml(written)
+export function textWarnings({
+  text,
+  document,
+  lines,
+  problems,
+}: YamlText): { line: number; column: number; warning: string }[] {
   if (problems.length > 0) return []
   const warnings: ReturnType<typeof textWarnings> = []
   const used = new Set<string>()
