@@ -16,7 +16,7 @@ COPY src ./src
 COPY deploy/fill-compile-cache.ts ./deploy/
 RUN install -d -o 1000 -g 1000 node_modules/.cache
 USER 1000:1000
-# With the options of the gateway, and without, as for `sluice top`.
+# With the option that bin/sluice.cjs gives the gateway, and without, as for `sluice top`.
 RUN node --managed-zone-memory deploy/fill-compile-cache.ts && node deploy/fill-compile-cache.ts
 
 FROM node:26-trixie-slim
@@ -42,6 +42,4 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
 STOPSIGNAL SIGTERM
 # No shell and no script between Docker and Node: Node itself gets the signal, and drains.
 ENTRYPOINT []
-# The option: the compiler's memory comes from V8 and goes back to the system, as it does not from malloc.
-# `npm run bench:start` shows what that saves.
-CMD ["node", "--managed-zone-memory", "bin/sluice.cjs", "start"]
+CMD ["node", "bin/sluice.cjs", "start"]

@@ -5,6 +5,8 @@ var fs = require('fs')
 var path = require('path')
 
 var NEEDED = 26
+// So the memory that V8 compiles with goes back to the system, which what malloc gives does not. V8 takes it at the start of a process only.
+var OPTION = '--managed-zone-memory'
 // A clone runs its TypeScript; a package has only what was built of it, because Node strips no types below node_modules.
 var source = path.join(__dirname, '../src/main.ts')
 var program = fs.existsSync(source) ? source : path.join(__dirname, '../dist/main.js')
@@ -23,8 +25,17 @@ function isInstalled() {
 
 /** With the compile cache of src/main.ts, so that Node needs its compiler of TypeScript not even for that file. */
 function run() {
+  // The process becomes a Node with the option, which keeps its id and its files. Windows can't, and Node forbids it to a process
+  // that runs with permissions. A channel to a parent would be lost.
+  if (isGateway() && process.execArgv.indexOf(OPTION) < 0 && process.execve && !process.send && !process.permission)
+    process.execve(process.execPath, [process.execPath, OPTION].concat(process.execArgv, process.argv.slice(1)))
   require('module').enableCompileCache(path.join(__dirname, '../node_modules/.cache/compile'))
   require(program)
+}
+
+/** Whether the command runs until it is stopped. Others would take longer for the option, and gain nothing. */
+function isGateway() {
+  return process.argv[2] === 'start'
 }
 
 /** The Node that npm installs beside the package where there is one for the machine, unless it was told to omit it. */
@@ -38,7 +49,8 @@ function bundledNode() {
 
 /** Stands before the program as if it were it: same terminal, same signals, same end. */
 function runWith(node) {
-  var child = require('child_process').spawn(node, [program].concat(process.argv.slice(2)), { stdio: 'inherit' })
+  var args = (isGateway() ? [OPTION] : []).concat(program, process.argv.slice(2))
+  var child = require('child_process').spawn(node, args, { stdio: 'inherit' })
   var signals = ['SIGTERM', 'SIGHUP', 'SIGINT']
   signals.forEach(function (signal) {
     process.on(signal, function () {

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -38,7 +38,8 @@ using folder = temporaryFolder('bench-start')
 symlinkSync(join(ROOT, 'node_modules'), join(folder.path, 'node_modules'))
 // As in the package. Without it Node has to find out for each file what it is.
 writeFileSync(join(folder.path, 'package.json'), '{"type":"module"}')
-await bundle(folder.path, JSON.stringify(pathToFileURL(join(ROOT, 'src/main.ts'))))
+cpSync(join(ROOT, 'bin'), join(folder.path, 'bin'), { recursive: true })
+await bundle(join(folder.path, 'dist'), JSON.stringify(pathToFileURL(join(ROOT, 'src/main.ts'))))
 const upstream = await startUpstream()
 const file = join(folder.path, 'sluice.yaml')
 const limits = { read: [{ requests: 1_000_000_000, window: '60s' }], write: [] }
@@ -59,8 +60,7 @@ const programs = {
   "node -e ''": ['-e', "console.log('listening'); setInterval(() => {}, 1e6)"],
   'bare Fastify': ['-e', "require('fastify')().listen({ port: 0 }).then(() => console.log('listening'))"],
   'from source': [join(ROOT, 'bin/sluice.cjs'), ...start],
-  'as in the image': ['--managed-zone-memory', join(ROOT, 'bin/sluice.cjs'), ...start],
-  built: [join(folder.path, 'main.js'), ...start],
+  built: [join(folder.path, 'bin/sluice.cjs'), ...start],
 } as const
 type Name = keyof typeof programs
 const names = Object.keys(programs) as Name[]

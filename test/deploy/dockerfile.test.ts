@@ -28,7 +28,7 @@ describe('the Dockerfile', () => {
   })
 
   it('starts the gateway itself, with no shell or script that would keep SIGTERM from it', () => {
-    expect(imageCommand()).toEqual(['node', '--managed-zone-memory', 'bin/sluice.cjs', 'start'])
+    expect(imageCommand()).toEqual(['node', 'bin/sluice.cjs', 'start'])
     expect(imageInstructions('ENTRYPOINT')).toEqual(['[]'])
     expect(imageInstructions('STOPSIGNAL')).toEqual(['SIGTERM'])
   })

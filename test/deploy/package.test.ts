@@ -179,6 +179,14 @@ describe('the installed package', () => {
     expect(gateway.stdout).toContain('"msg":"stopped"')
   })
 
+  it.skipIf(process.platform !== 'linux')('runs in a Node whose compiler gives its memory back', async () => {
+    const gateway = start(['start', '--config', configFor('http://127.0.0.1:9')])
+    const { pid } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { pid: number }
+    expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')).toContain('--managed-zone-memory')
+    gateway.kill('SIGTERM')
+    await gateway.ended
+  })
+
   it('runs several processes, which find their way into the same program', async () => {
     const upstream = await startUpstream()
     const store = { kind: 'redis', url: inject('redisUrl'), prefix: `package-${process.pid}`, commandTimeout: '2s' }
@@ -276,7 +284,9 @@ describe('the package under an older Node', () => {
     expect((await command([...older, 'check', 'missing.yaml'], project)).code).toBe(1)
     const upstream = await startUpstream()
     const gateway = start(['start', '--config', configFor(upstream.url)], newFolder(), older)
-    const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
+    const { url, pid } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string; pid: number }
+    if (process.platform === 'linux')
+      expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')).toContain('--managed-zone-memory')
     expect((await fetch(`${url}/any/things`)).status).toBe(200)
     gateway.kill('SIGTERM')
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
