@@ -33,9 +33,9 @@ function run() {
   require(program)
 }
 
-/** Whether the command runs until it is stopped. Others would take longer for the option, and gain nothing. */
+/** Whether the command line starts a gateway. Without a command it does, too. Other commands would start later, and gain nothing. */
 function isGateway() {
-  return process.argv[2] === 'start'
+  return /^(start|demo|-(?!(h|-help|V|-version)$).*)?$/.test(process.argv[2] || '')
 }
 
 /** The Node that npm installs beside the package where there is one for the machine, unless it was told to omit it. */

@@ -179,13 +179,19 @@ describe('the installed package', () => {
     expect(gateway.stdout).toContain('"msg":"stopped"')
   })
 
-  it.skipIf(process.platform !== 'linux')('runs in a Node whose compiler gives its memory back', async () => {
-    const gateway = start(['start', '--config', configFor('http://127.0.0.1:9')])
-    const { pid } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { pid: number }
-    expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')).toContain('--managed-zone-memory')
-    gateway.kill('SIGTERM')
-    await gateway.ended
-  })
+  it
+    .skipIf(process.platform !== 'linux')
+    .each([['start', '--config'], ['--config'], ['demo', '--port', '0', '--admin-port', '0']])(
+    'runs in a Node whose compiler gives its memory back: %s',
+    async (...args) => {
+      const config = args.at(-1) === '--config' ? [configFor('http://127.0.0.1:9')] : []
+      const gateway = start([...args, ...config], newFolder())
+      const { pid } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { pid: number }
+      expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')).toContain('--managed-zone-memory')
+      gateway.kill('SIGTERM')
+      await gateway.ended
+    },
+  )
 
   it('runs several processes, which find their way into the same program', async () => {
     const upstream = await startUpstream()
