@@ -9,7 +9,7 @@ import { type RedisContents, redisContents, whyVolatile } from './redis-contents
 import { runGateway, type Running } from '../process/run.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { findApart } from './find-apart.ts'
-import { giveMemoryBack } from './quiet-memory.ts'
+import { manageMemory } from './memory.ts'
 import { explainFailure, refuseSamePorts } from './start-failure.ts'
 import { runWorker, textFromFirstProcess } from '../process/worker.ts'
 import { type ConfigText, textOf } from '../process/worker-link.ts'
@@ -103,7 +103,7 @@ export async function start(options: Options): Promise<void> {
     return explainFailure(error, PORT_OPTIONS)
   })
   log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
-  giveMemoryBack()
+  manageMemory()
   for (const warning of allWarnings(first)) log.logger.warn(warning)
   if (config.store.kind === 'redis') warnIfVolatile(config.store, log.logger)
   if (config.server.watch && !isStopping) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
@@ -159,7 +159,7 @@ async function startWorker(options: Options): Promise<void> {
   // second one must not end it at once. If the first process gets a second signal, it ends the workers.
   onStopSignal(stop, { signals: ['SIGTERM'], onImpatience: 'ignore' })
   await opening
-  giveMemoryBack()
+  manageMemory()
 }
 
 /** When a gateway that is told to stop now has stopped at the latest. */

@@ -1,11 +1,17 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
-import { expect, it, onTestFinished } from 'vitest'
-import { MAIN } from '../support/process.ts'
+import { stringify } from 'yaml'
+import { expect, inject, it, onTestFinished } from 'vitest'
+import { newFolder, harnessConfig } from '../support/gateway.ts'
+import { MAIN, Program } from '../support/process.ts'
+import { startStreamUpstream, upload } from '../support/stream-load.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
+const PATH = '/harness/ng/api/file-store/big'
 const grownProcess = new URL('grown-process.ts', import.meta.url).pathname
 
 it('V8 gives back the memory of calls when a process is quiet', async () => {
@@ -48,3 +54,42 @@ it('a gateway that nobody calls is quiet', async () => {
   await ended
   expect(flags).toContain('--optimize-for-size')
 }, 90_000)
+
+it('V8 seldom collects all garbage while bodies pass, even if it did so before', async () => {
+  // SIGUSR2 has all garbage collected while bodies pass, and then those collections counted; another one prints the count.
+  const counts = `import { constants, PerformanceObserver } from 'node:perf_hooks'
+    let collections = 0
+    const observer = new PerformanceObserver((list) => {
+      for (const { detail } of list.getEntries()) if (detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR) collections++
+    })
+    process.once('SIGUSR2', () => {
+      let left = 10
+      const collect = setInterval(() => {
+        gc()
+        if (--left > 0) return
+        clearInterval(collect)
+        process.once('SIGUSR2', () => console.log('collections ' + collections))
+        observer.observe({ type: 'gc' })
+        console.log('counting')
+      }, 20)
+    })`
+  const upstream = await startStreamUpstream(0)
+  onTestFinished(() => upstream.stop())
+  const cwd = newFolder()
+  const file = join(cwd, 'sluice.yaml')
+  writeFileSync(file, stringify({ server: { port: 0 }, admin: { port: 0 }, ...harnessConfig(upstream.url) }))
+  const counter = `data:text/javascript,${encodeURIComponent(counts)}`
+  const command = [process.execPath, '--expose-gc', '--import', counter, inject('program')]
+  const gateway = new Program(['start', '--config', file], { cwd, command })
+  const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
+  const receiver = { url, pid: gateway.child.pid! }
+  gateway.kill('SIGUSR2')
+  let isCounting = false
+  const counting = gateway.line(/^counting/).then(() => (isCounting = true))
+  while (!isCounting) await upload(receiver, PATH, 64 * 1_048_576)
+  await counting
+  await upload(receiver, PATH, 512 * 1_048_576)
+  gateway.kill('SIGUSR2')
+  const line = await gateway.line(/^collections/)
+  expect(Number(line.split(' ')[1])).toBeLessThan(8)
+}, 60_000)
