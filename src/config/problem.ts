@@ -217,13 +217,12 @@ function describe(source: string, { path, message, line, column }: Problem): str
 }
 
 export function formatPath(path: Path): string {
-  return path
-    .map((step, index) => {
-      if (typeof step === 'number') return `[${step}]`
-      const shown = mayHoldSecret(step) ? '…' : step
-      return index === 0 ? shown : `.${shown}`
-    })
-    .join('')
+  return joinPath(path.map((step) => (typeof step === 'string' && mayHoldSecret(step) ? '…' : step)))
+}
+
+/** Writes a path as it is. Only for a configuration that is right, whose keys are known or are names. */
+export function joinPath(path: Path): string {
+  return path.map((step, index) => (typeof step === 'number' ? `[${step}]` : index === 0 ? step : `.${step}`)).join('')
 }
 
 export function byPosition(a: Problem, b: Problem): number {

@@ -8,7 +8,7 @@ import type { Config, CredentialConfig, UpstreamConfig } from '../schema/schema.
 import { EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import { isScalar, type Node, type Scalar, visit } from 'yaml'
-import { formatPath, type Path } from './problem.ts'
+import { joinPath, type Path, type Problem } from './problem.ts'
 import { pathOf, readYaml, type YamlText } from './yaml.ts'
 
 /** Enough time to bring a new key or certificate to all places that use the old one. */
@@ -19,90 +19,102 @@ const LAST_PART_OF_LIFE = 1 / 3
 /** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
 export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text'>): string[] {
   const ofText = text === undefined ? [] : textWarnings(readYaml(text))
-  return [...ofText.map(({ line, warning }) => `line ${line}: ${warning}`), ...warningsOf(config)]
+  return [...ofText.map((warning) => `line ${warning.line}: ${warningText(warning)}`), ...warningsOf(config)]
 }
 
-/** The warnings that need only the configuration itself. */
-export function warningsOf(config: Config, now = Date.now()): string[] {
-  const warnings: string[] = []
-  for (const [place, end = Infinity, soonMs = EXPIRES_SOON_MS] of endsIn(config)) {
-    if (end <= now) warnings.push(`${place} has expired`)
-    else if (end <= now + soonMs) warnings.push(`${place} expires ${new Date(end).toISOString()}`)
+/** The text of a warning: its path, and then what is said of that. */
+export function warningText({ path, message }: Problem): string {
+  return `${joinPath(path)} ${message}`
+}
+
+/** The texts of the warnings that need only the configuration itself. */
+export function warningsOf(config: Config, now?: number): string[] {
+  return warningsIn(config, now).map(warningText)
+}
+
+/** The warnings that need only the configuration itself, without their places in its file. */
+export function warningsIn(config: Config, now = Date.now()): Problem[] {
+  const warnings: Problem[] = []
+  const warn = (path: Path, message: string): void => void warnings.push({ path, message })
+  for (const [path, end = Infinity, soonMs = EXPIRES_SOON_MS] of endsIn(config)) {
+    if (end <= now) warn(path, 'has expired')
+    else if (end <= now + soonMs) warn(path, `expires ${new Date(end).toISOString()}`)
   }
   const { token, tokens, metricsToken } = config.admin
   if ([token, ...Object.values(tokens)].some((one) => metricsToken && one?.reveal() === metricsToken.reveal())) {
-    warnings.push('admin.metricsToken is an admin token, too, so whoever reads metrics may do everything')
+    warn(['admin', 'metricsToken'], 'is an admin token, too, so whoever reads metrics may do everything')
   }
   if (config.forwardProxy !== undefined && !isLoopback(config.forwardProxy.host)) {
-    warnings.push('forwardProxy.host is beyond loopback, so the keys of its clients travel unencrypted to it')
+    warn(['forwardProxy', 'host'], 'is beyond loopback, so the keys of its clients travel unencrypted to it')
   }
   if (isPlain(config.secrets.vault?.url)) {
-    warnings.push('secrets.vault.url is http://, so its secrets travel unencrypted')
+    warn(['secrets', 'vault', 'url'], 'is http://, so its secrets travel unencrypted')
   }
   for (const [name, { jwks }] of Object.entries(config.tokenIssuers)) {
     if (!isPlain(jwks)) continue
-    warnings.push(
-      `tokenIssuers.${name}.jwks is http://, so whoever is between can be any client: it sends its own keys`,
-    )
+    warn(['tokenIssuers', name, 'jwks'], 'is http://, so whoever is between can be any client: it sends its own keys')
   }
   const { endpoint, headers = {} } = config.telemetry.traces ?? {}
   if (isPlain(endpoint) && Object.keys(headers).length > 0)
-    warnings.push('telemetry.traces.endpoint is http://, so its headers travel unencrypted')
+    warn(['telemetry', 'traces', 'endpoint'], 'is http://, so its headers travel unencrypted')
   for (const [name, { url }] of Object.entries(config.webhooks)) {
-    if (isPlain(url.reveal())) warnings.push(`webhooks.${name}.url is http://, so what it tells travels unencrypted`)
+    if (isPlain(url.reveal())) warn(['webhooks', name, 'url'], 'is http://, so what it tells travels unencrypted')
   }
   for (const [name, upstream] of Object.entries(config.upstreams)) {
-    const { url } = upstream
-    warnings.push(...cacheWarnings(name, upstream), ...costWarnings(name, upstream))
-    warnings.push(...deadRoutes(name, upstream), ...unlimitedClasses(name, upstream))
+    const path = ['upstreams', name]
+    warnings.push(...cacheWarnings(path, upstream), ...costWarnings(path, upstream))
+    warnings.push(...deadRoutes(path, upstream), ...unlimitedClasses(path, upstream))
     // A URL is missing if it was a reference that may stay unresolved.
-    if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
+    if (isPlain(upstream.url)) warn([...path, 'url'], 'is http://, so its credentials travel unencrypted')
   }
   for (const [path, { tokenUrl }] of credentialsIn(config.upstreams))
-    if (isPlain(tokenUrl)) warnings.push(`${path}.tokenUrl is http://, so what proves the client travels unencrypted`)
+    if (isPlain(tokenUrl)) warn([...path, 'tokenUrl'], 'is http://, so what proves the client travels unencrypted')
   for (const [name, { accounts }] of Object.entries(config.upstreams)) {
     for (const [account, { credential }] of Object.entries(accounts)) {
       if (credential?.canary === undefined || isRotating(credential)) continue
-      const place = `upstreams.${name}.accounts.${account}.credential.canary`
-      warnings.push(`${place} does nothing: there is no next, and no secret of the store that could be rotated`)
+      warn(
+        ['upstreams', name, 'accounts', account, 'credential', 'canary'],
+        'does nothing: there is no next, and no secret of the store that could be rotated',
+      )
     }
   }
   return warnings
 }
 
 /** Something that may expire. `end` is when it does, if that is known. `soonMs` before that a warning begins. */
-type Ending = readonly [place: string, end?: number | undefined, soonMs?: number]
+type Ending = readonly [path: Path, end?: number | undefined, soonMs?: number]
 
 function* endsIn({ clients = {}, server, store, upstreams, webhooks }: Config): Iterable<Ending> {
   for (const [name, { keys }] of Object.entries(clients))
-    for (const [index, key] of keys.entries()) yield [`clients.${name}.keys[${index}]`, keyOf(key).expires]
-  yield endOf('server.tls.cert', server.tls)
-  yield endOf('store.tls.cert', store.tls)
-  yield endOf('store.regions.home.tls.cert', store.regions?.home.tls)
-  for (const [name, { tls }] of Object.entries(webhooks)) yield endOf(`webhooks.${name}.tls.cert`, tls)
-  for (const [name, { tls }] of Object.entries(upstreams)) yield endOf(`upstreams.${name}.tls.cert`, tls)
-  for (const [path, credential] of credentialsIn(upstreams)) yield [path, expiryOf(path, credential)[0]?.at]
+    for (const [index, key] of keys.entries()) yield [['clients', name, 'keys', index], keyOf(key).expires]
+  yield endOf(['server'], server.tls)
+  yield endOf(['store'], store.tls)
+  yield endOf(['store', 'regions', 'home'], store.regions?.home.tls)
+  for (const [name, { tls }] of Object.entries(webhooks)) yield endOf(['webhooks', name], tls)
+  for (const [name, { tls }] of Object.entries(upstreams)) yield endOf(['upstreams', name], tls)
+  for (const [path, credential] of credentialsIn(upstreams)) yield [path, expiryOf('', credential)[0]?.at]
 }
 
-function endOf(place: string, tls: { readonly cert?: string | undefined } | undefined): Ending {
+function endOf(of: Path, tls: { readonly cert?: string | undefined } | undefined): Ending {
+  const path = [...of, 'tls', 'cert']
   const life = lifeOfCertificate(tls?.cert)
-  return life ? [place, life.end, Math.min(EXPIRES_SOON_MS, life.validMs * LAST_PART_OF_LIFE)] : [place]
+  return life ? [path, life.end, Math.min(EXPIRES_SOON_MS, life.validMs * LAST_PART_OF_LIFE)] : [path]
 }
 
 /** Every credential with its path. A `next` is listed separately, and not in the one before it. */
-function* credentialsIn(upstreams: Config['upstreams']): Iterable<[string, Omit<CredentialConfig, 'next'>]> {
+function* credentialsIn(upstreams: Config['upstreams']): Iterable<[Path, Omit<CredentialConfig, 'next'>]> {
   for (const [name, { accounts }] of Object.entries(upstreams)) {
     for (const [account, { credential: { next, ...credential } = {}, credentials = [] }] of Object.entries(accounts)) {
-      const path = `upstreams.${name}.accounts.${account}`
-      yield [`${path}.credential`, credential]
-      if (next !== undefined) yield [`${path}.credential.next`, next]
-      for (const [index, member] of credentials.entries()) yield [`${path}.credentials[${index}]`, member]
+      const path = ['upstreams', name, 'accounts', account]
+      yield [[...path, 'credential'], credential]
+      if (next !== undefined) yield [[...path, 'credential', 'next'], next]
+      for (const [index, member] of credentials.entries()) yield [[...path, 'credentials', index], member]
     }
   }
 }
 
 /** Warns of routes that no call comes to, because earlier routes have their path and methods. */
-function deadRoutes(name: string, { routes }: UpstreamConfig): string[] {
+function deadRoutes(of: Path, { routes }: UpstreamConfig): Problem[] {
   const taken = new Map<string, Set<string>>()
   return routes.flatMap(({ path, method }, index) => {
     // Paths are the same if they differ only in the names of parameters or in a slash at the end.
@@ -112,30 +124,32 @@ function deadRoutes(name: string, { routes }: UpstreamConfig): string[] {
     const own = method === undefined ? ['all'] : [method].flat()
     const isDead = own.every((one) => earlier.has(one))
     for (const one of own) earlier.add(one)
-    return isDead ? `upstreams.${name}.routes[${index}] does nothing: earlier ones have its path and methods` : []
+    if (!isDead) return []
+    return { path: [...of, 'routes', index], message: 'does nothing: earlier ones have its path and methods' }
   })
 }
 
 /** Warns of calls that no limit holds back where others are: those of a class that calls without a route get by their method. */
-function unlimitedClasses(name: string, { preset, limits, routes }: UpstreamConfig): string[] {
+function unlimitedClasses(of: Path, { preset, limits, routes }: UpstreamConfig): Problem[] {
   const classes = Object.keys(limits)
   const isRouted = routes.some(({ path, method }) => path === '/*' && method === undefined)
   const isLimited = Object.values(limits).some((those) => those.length > 0)
   if (preset !== undefined || isRouted || !isLimited || classes.includes(EVERY_CALL)) return []
   return ['read', 'write']
     .filter((one) => !classes.includes(one))
-    .map(
-      (one) =>
-        `upstreams.${name}.limits has none for ${one}, so such calls are not held back: add it, or ${one}: [] if that is meant`,
-    )
+    .map((one) => ({
+      path: [...of, 'limits'],
+      message: `has none for ${one}, so such calls are not held back: add it, or ${one}: [] if that is meant`,
+    }))
 }
 
 /** Warns of routes with a cost that no limit charges. */
-function costWarnings(name: string, { limits, routes }: UpstreamConfig): string[] {
+function costWarnings(of: Path, { limits, routes }: UpstreamConfig): Problem[] {
   return routes.flatMap((route, index) => {
     const charged = [EVERY_CALL, ...(route.charges ?? [route.class])].flatMap((one) => limits[one] ?? [])
     if (route.cost === undefined || charged.some(({ cost }) => cost === 'route')) return []
-    return [`upstreams.${name}.routes[${index}].cost does nothing: no limit that it is charged to has cost: route`]
+    const message = 'does nothing: no limit that it is charged to has cost: route'
+    return { path: [...of, 'routes', index, 'cost'], message }
   })
 }
 
@@ -151,23 +165,23 @@ function isPlain(url: string | undefined): boolean {
  * Authorization, and a shared cache must not store such answers (RFC 9111 §3.5). No warning where the configuration
  * says that this is intended.
  */
-function cacheWarnings(name: string, upstream: UpstreamConfig): string[] {
+function cacheWarnings(of: Path, upstream: UpstreamConfig): Problem[] {
   const isInAuthorization = Object.values(upstream.accounts).some((account) =>
     [account.credential ?? [], account.credentials ?? []].flat().some((one) => travelsInAuthorization(one, upstream)),
   )
   const { cache: ofAll } = upstream
-  const warnings: string[] = []
-  const judge = (place: string, rule: object, isConcerned = isInAuthorization): void => {
+  const warnings: Problem[] = []
+  const judge = (place: Path, rule: object, isConcerned = isInAuthorization): void => {
     const { private: isPrivate } = { ...ofAll, ...rule } as { private?: boolean }
-    if (isConcerned && isPrivate === undefined) warnings.push(`upstreams.${name}.${place} ${WARNING}`)
+    if (isConcerned && isPrivate === undefined) warnings.push({ path: [...of, ...place], message: WARNING })
   }
   for (const [index, { cache = false, credential }] of upstream.routes.entries()) {
     const isConcerned = credential === 'bearer' || (credential !== 'none' && isInAuthorization)
-    if (cache !== false) judge(`routes[${index}].cache`, cache === true ? {} : cache, isConcerned)
+    if (cache !== false) judge(['routes', index, 'cache'], cache === true ? {} : cache, isConcerned)
   }
   if (ofAll?.routes === 'proposed') {
     const { proposedCache = [] } = presets[upstream.preset!]!
-    if (proposedCache.some(({ rule }) => rule.private === undefined)) judge('cache.routes', {})
+    if (proposedCache.some(({ rule }) => rule.private === undefined)) judge(['cache', 'routes'], {})
   }
   return warnings
 }
@@ -184,19 +198,14 @@ function travelsInAuthorization(credential: CredentialConfig, { credentialHeader
  * Warns of text in a configuration file that is valid but probably means something else than intended. Does not repeat the
  * text, which may be a secret.
  */
-export function textWarnings({
-  text,
-  document,
-  lines,
-  problems,
-}: YamlText): { line: number; column: number; warning: string }[] {
+export function textWarnings({ text, document, lines, problems }: YamlText): Problem[] {
   if (problems.length > 0) return []
-  const warnings: ReturnType<typeof textWarnings> = []
+  const warnings: Problem[] = []
   const used = new Set<string>()
   visit(document, { Alias: (_, { source }) => void used.add(source) })
   const warn = (node: Node, path: Path, message: string): void => {
     const { line, col } = lines.linePos(node.range?.[0] ?? 0)
-    warnings.push({ line, column: col, warning: `${formatPath(path)} ${message}` })
+    warnings.push({ path, message, line, column: col })
   }
   visit(document, {
     Node(key, node, ancestors) {

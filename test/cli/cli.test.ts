@@ -112,6 +112,7 @@ describe('sluice check', () => {
       '    url: http://plain.example',
       '    accounts: { a: { credential: { value: b } } }',
       '  x: { url: http://other.example, accounts: { a: {} } }',
+      '  x.url: { url: https://third.example, accounts: { a: {} } }',
       'forwardProxy: { host: 0.0.0.0, port: 0 }',
       `clients: { bot: { keys: [{ hash: ${hashKey('x')}, expires: 2020-01-01 }] } }`,
     ]
@@ -120,8 +121,8 @@ describe('sluice check', () => {
     for (const start of [
       '3:10: warning: upstreams.x.y.url is http://',
       '5:13: warning: upstreams.x.url is http://',
-      '6:23: warning: forwardProxy.host is beyond loopback',
-      '7:26: warning: clients.bot.keys[0] has expired',
+      '7:23: warning: forwardProxy.host is beyond loopback',
+      '8:26: warning: clients.bot.keys[0] has expired',
     ]) {
       expect(warnings).toContainEqual(expect.stringContaining(`sluice.yaml:${start}`))
     }
