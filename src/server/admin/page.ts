@@ -7,7 +7,7 @@ import type { RequestRow, RequestStory } from '../../requests/story.ts'
 import type { AdminParts } from './management.ts'
 import { adminTokens, ownerOfToken, programOfThisMachine, type Token } from './log-in.ts'
 import { storyPage } from './page-story.ts'
-import { findings } from './causes.ts'
+import { type Findings, findings } from './causes.ts'
 import { listPage, type ListedCalls } from './page-list.ts'
 import { livePage, liveParts, signInPage } from './page-view.ts'
 import { AdminProblem } from './problem.ts'
@@ -41,9 +41,10 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   const { clock } = parts.management
   const tokens = adminTokens(admin)
   const sessions = new Sessions(tokens, clock)
-  const usage = sharedFor(USAGE_EVERY_MS, clock, () => usageNow(parts))
+  const usage = sharedFor(USAGE_EVERY_MS, clock, (found: Promise<Findings>) => usageNow(parts, found))
   const state = sharedFor(EVENT_EVERY_MS, clock, async () => {
-    const [found, used] = await Promise.all([findings(parts, (question) => requests.ask(question)), usage()])
+    const asked = findings(parts, (question) => requests.ask(question))
+    const [found, used] = await Promise.all([asked, usage(asked)])
     return { ...found, usage: used }
   })
   const live = sharedFor(EVENT_EVERY_MS, clock, async () => JSON.stringify(liveParts(await state()).text))
@@ -178,13 +179,17 @@ function asset(app: FastifyInstance, path: string, file: string, type: string): 
 }
 
 /** Everybody who asks within this time gets the same answer. */
-function sharedFor<T>(ms: number, clock: AdminParts['management']['clock'], ask: () => Promise<T>): () => Promise<T> {
+function sharedFor<T, Given extends unknown[]>(
+  ms: number,
+  clock: AdminParts['management']['clock'],
+  ask: (...given: Given) => Promise<T>,
+): (...given: Given) => Promise<T> {
   let asked: Promise<T> | undefined
   let askedAt = -Infinity
-  return () => {
+  return (...given) => {
     if (asked !== undefined && clock.now() - askedAt < ms) return asked
     askedAt = clock.now()
-    asked = ask()
+    asked = ask(...given)
     asked.catch(() => (asked = undefined))
     return asked
   }

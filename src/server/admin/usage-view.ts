@@ -45,11 +45,19 @@ export interface UsageNow {
   readonly since: number | undefined
 }
 
-/** Who uses which limit, at all instances. Delays no calls. */
-export async function usageNow({ status, requests }: Pick<AdminParts, 'status' | 'requests'>): Promise<UsageNow> {
-  const [quota, budgets, { found, away, since: started = -Infinity }] = await Promise.all([
-    status.quota(),
-    status.budgets(),
+/** What the quota store knows. Undefined while it can't be asked. */
+interface Quotas {
+  readonly limits: readonly QuotaRow[] | undefined
+  readonly budgets: readonly BudgetRow[] | undefined
+}
+
+/** Who uses which limit, at all instances. Delays no calls. `quotas` is given where the quota store is asked already. */
+export async function usageNow(
+  { status, requests }: Pick<AdminParts, 'status' | 'requests'>,
+  quotas: Promise<Quotas> = quotasOf(status),
+): Promise<UsageNow> {
+  const [{ limits: quota, budgets }, { found, away, since: started = -Infinity }] = await Promise.all([
+    quotas,
     requests.ask({ kind: 'usage' }),
   ])
   const turn = new Turn()
@@ -57,6 +65,11 @@ export async function usageNow({ status, requests }: Pick<AdminParts, 'status' |
   const since = uses.reduce((latest, row) => Math.max(latest, row.since), started)
   const limits = await limitsOf(quota ?? [], uses, turn)
   return { limits, budgets, away, since: since === -Infinity ? undefined : since }
+}
+
+async function quotasOf(status: AdminParts['status']): Promise<Quotas> {
+  const [limits, budgets] = await Promise.all([status.quota(), status.budgets()])
+  return { limits, budgets }
 }
 
 async function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[], turn: Turn): Promise<UsedLimit[]> {

@@ -8,6 +8,27 @@ import { Sessions } from '../../../src/server/admin/sessions.ts'
 import { Secret } from '../../../src/schema/secret.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 
+it('a live page asks the quota store once for all that it shows', async () => {
+  const asked: string[] = []
+  const counted = (name: string) => async () => {
+    asked.push(name)
+    return []
+  }
+  const nothing = async () => []
+  const status = { notReady: async () => undefined, degraded: nothing, queue: nothing, credentials: nothing }
+  const parts = {
+    status: { ...status, quota: counted('quota'), budgets: counted('budgets') },
+    controls: { breakers: nothing, lastReload: () => undefined },
+    requests: { ask: async () => ({ found: [], away: [] }) },
+    management: { clock: new SimulatedClock(), config: () => ({ server: {} }), clients: { all: [] } },
+  } as unknown as AdminParts
+  const app = Fastify()
+  onTestFinished(() => app.close())
+  app.register(async (page) => pageRoutes(page, { tokens: {} } as Parameters<typeof pageRoutes>[1], parts))
+  expect((await app.inject('/')).statusCode).toBe(200)
+  expect(asked).toEqual(['quota', 'budgets'])
+})
+
 it('a live page that reads nothing when its session ends is told so once, when it reads on', async () => {
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
   onTestFinished(() => void vi.useRealTimers())
