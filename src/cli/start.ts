@@ -56,7 +56,8 @@ export async function start(options: Options): Promise<void> {
     return again === undefined ? first : withPorts(again, options)
   }
   const run = config.server.workers > 1 ? runWorkers : runGateway
-  const opening = run(config, { log, load, text: textOf(first) })
+  let isStopping = false
+  const opening = run(config, { log, load, text: textOf(first), isStopping: () => isStopping })
   const drain = async (gateway: Running, signal: string): Promise<void> => {
     const { server } = gateway.config()
     const until = stoppedBy(server)
@@ -72,7 +73,6 @@ export async function start(options: Options): Promise<void> {
     log.logger.info('stopped')
     await log.close(lastWordsMs(until))
   }
-  let isStopping = false
   // The signals come before the ports: as soon as one accepts connections, a signal must break off no call.
   onStopSignal(
     (signal) => {

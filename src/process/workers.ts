@@ -68,7 +68,18 @@ const OWN = 0
  */
 export async function runWorkers(
   config: Config,
-  { log, load, text }: { log: Log; load: ReloadParts['load']; text: ConfigText },
+  {
+    log,
+    load,
+    text,
+    isStopping,
+  }: {
+    log: Log
+    load: ReloadParts['load']
+    text: ConfigText
+    /** Whether the gateway was told to stop. Workers may have been told, too, and have ended. */
+    isStopping: () => boolean
+  },
 ): Promise<Running> {
   // Each worker accepts its own connections. By Node's default the first process accepts them and hands each one over. That takes
   // time, and a connection that is being handed to a worker that is killed is never answered or closed.
@@ -258,7 +269,7 @@ export async function runWorkers(
       setBreaker: (order) => held.set(order, async () => (await askEach<boolean>('setBreaker', order)).includes(true)),
     })
     phase = 'serving'
-    for (let count = links.size; count < config.server.workers; count++) {
+    for (let count = links.size; count < config.server.workers && !isStopping(); count++) {
       log.logger.error('a worker died while others started and will be replaced')
       void replace()
     }

@@ -356,6 +356,20 @@ describe('a gateway of several workers', () => {
     expect(program.stdout + program.stderr).not.toMatch(/"level":[56]0|before it took calls/)
   })
 
+  it('says nothing of a worker that ended because all were told to stop, while another still started', async () => {
+    const port = await freePort()
+    const { program, pid, first, second } = await startTwo(port)
+    await expect.poll(() => readFileSync(`/proc/${second}/environ`, 'utf8')).toContain('NODE_UNIQUE_ID=')
+    freeze(second)
+    const url = `http://127.0.0.1:${port}`
+    for (let i = 0; i < 3; i++) await expect.poll(() => call(url, '/nothing').then(one, none)).toBe(1)
+    for (const told of [pid, first]) process.kill(told, 'SIGTERM')
+    await expect.poll(() => childrenOf(pid)).toEqual([second])
+    process.kill(second, 'SIGCONT')
+    expect(await program.ended).toEqual({ code: 0, signal: null })
+    expect(program.stdout).not.toContain('"level":50')
+  })
+
   it('replaces a worker that died while another still started', async () => {
     const port = await freePort()
     const { program, pid, first, second } = await startTwo(port)
