@@ -46,7 +46,7 @@ import { UsageKeeper } from '../usage/keeper.ts'
 import { Usage } from '../usage/usage.ts'
 import { answerHere } from '../requests/question.ts'
 import { Tracing } from '../traces/tracing.ts'
-import { failed } from './start-error.ts'
+import { failed, tellFailure } from './start-error.ts'
 import { breakerRows, gatewayStatus } from './status.ts'
 import { Claims } from '../webhooks/claims.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
@@ -118,6 +118,9 @@ export async function runGateway(
     lookup: options.lookup,
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order) => Promise.resolve(gateway.setBreaker(order)),
+  }).catch((error: Error) => {
+    tellFailure(management.logger, error)
+    throw error
   })
   // Webhooks end first. Otherwise they would tell people of a failure, because a gateway that stops is not ready.
   parts.defer(() => webhooks.close())

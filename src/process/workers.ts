@@ -30,7 +30,7 @@ import type {
 } from '../server/admin/status.ts'
 import type { FileDays } from '../usage/file-days.ts'
 import { SharedStore } from './shared-store.ts'
-import { WorkerEnded } from './start-error.ts'
+import { tellFailure, WorkerEnded } from './start-error.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas, mergeRows } from './merge-rows.ts'
 import {
   type Listening,
@@ -286,6 +286,7 @@ export async function runWorkers(
     let stopping: Promise<void> | undefined
     return { ...first!, adminUrl, status, config: configInForce, reload, stop: () => (stopping ??= stop()) }
   } catch (error) {
+    if (!isStopping()) tellFailure(log.logger, error as Error)
     await endWorkers()
     throw error
   }

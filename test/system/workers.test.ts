@@ -370,6 +370,18 @@ describe('a gateway of several workers', () => {
     expect(program.stdout).not.toContain('"level":50')
   })
 
+  it.each([1, 2])('says that the start failed before it finishes calls that came meanwhile: %i', async (workers) => {
+    const cwd = newFolder()
+    const config = { ...workersConfig('http://127.0.0.1:1'), admin: { port: await takenPort() } }
+    // The workers take calls for longer than a test may take.
+    writeFileSync(
+      join(cwd, 'sluice.yaml'),
+      stringify({ ...config, server: { port: 0, workers, shutdownDelay: '10m' } }),
+    )
+    const program = new Program(['start'], { cwd })
+    expect(await program.line(/"msg":"the start failed/)).toContain('EADDRINUSE')
+  })
+
   it('replaces a worker that died while another still started', async () => {
     const port = await freePort()
     const { program, pid, first, second } = await startTwo(port)
