@@ -4,6 +4,8 @@ import type { EpochMs } from '../time/clock.ts'
 /** Calls of the last five minutes that ended alike. It goes to other processes as JSON. */
 export interface LatelyRow {
   readonly upstream: string | null
+  /** Null where none is known, and for calls of more accounts than have rows of their own. Releases before this one have none. */
+  readonly account?: string | null
   /** Null for calls that succeeded. Also null for failed calls of more clients than have rows of their own. */
   readonly client: string | null
   readonly outcome: string
@@ -22,13 +24,16 @@ export const SLOW_MS = 5_000
 export const LATELY_MS = 5 * 60_000
 const SPAN_MS = 10_000
 const SPANS = LATELY_MS / SPAN_MS + 1
-/** When a span or an answer has this many rows, further rows for failed calls name no client. Rows that it has count on. */
+/** When a span or an answer has this many rows, further rows name neither account nor client. Rows that it has count on. */
 const MOST_ROWS = 1_000
 
 /** The status of a WebSocket or a tunnel, which is never slow: it lasts as long as its client wants. */
 const SWITCHING = '101'
 
-type Ended = Pick<AccessLine, 'upstream' | 'client' | 'outcome' | 'status' | 'durationMs' | 'waitMs' | 'correlationId'>
+type Ended = Pick<
+  AccessLine,
+  'upstream' | 'account' | 'client' | 'outcome' | 'status' | 'durationMs' | 'waitMs' | 'correlationId'
+>
 
 /**
  * Counts how the calls of the last five minutes ended, however many there were. The history can't tell that, because it keeps a
@@ -37,25 +42,24 @@ type Ended = Pick<AccessLine, 'upstream' | 'client' | 'outcome' | 'status' | 'du
 export class Lately {
   /** A ring with the rows of each span of time. The key of a row is what its calls have in common. */
   readonly #spans = Array.from({ length: SPANS }, () => new Map<string, LatelyRow>())
+  /** The key of calls that went well, by upstream and account, so that no new string has to be made for each of them. */
+  readonly #keysOfWell = new Map<string, Map<string, string>>()
   /** The number of the newest span. */
   #newest = 0
 
   count(line: Ended, at: EpochMs): void {
     this.#goOn(at)
     const rows = this.#spans[this.#newest % SPANS]!
-    const { upstream = '', outcome, status } = line
-    const isWell = outcome === 'delivered' && status < '4'
-    // The key of a call that went well is its upstream, so that no new string has to be made.
-    const ownKey = isWell ? upstream : keyOf(line, line.client)
-    let row = rows.get(ownKey)
+    const isWell = line.outcome === 'delivered' && line.status < '4'
+    let row = rows.get(isWell ? this.#keyOfWell(line) : keyOf(line))
     if (row === undefined) {
-      const isNamed = !isWell && rows.size < MOST_ROWS
-      const key = isWell || isNamed ? ownKey : keyOf(line, undefined)
-      row = rows.get(key) ?? rowOf(line, { isWell, isNamed, at })
+      const kind = kindOf(line, { isWell, isNamed: rows.size < MOST_ROWS })
+      const key = keyOf(kind)
+      row = rows.get(key) ?? { ...kind, calls: 0, slow: 0, correlationId: line.correlationId, at }
       rows.set(key, row)
     }
     row.calls++
-    if (line.durationMs - line.waitMs > SLOW_MS && status !== SWITCHING) row.slow++
+    if (line.durationMs - line.waitMs > SLOW_MS && line.status !== SWITCHING) row.slow++
     row.correlationId = line.correlationId
     row.at = at
   }
@@ -66,10 +70,11 @@ export class Lately {
     const all = new Map<string, LatelyRow>()
     for (const rows of this.#spans) {
       for (const [ownKey, row] of rows) {
-        const isNamed = row.status === null || all.size < MOST_ROWS || all.has(ownKey)
-        const key = isNamed ? ownKey : keyOf(row, undefined)
+        const isNamed = all.size < MOST_ROWS || all.has(ownKey)
+        const shown = isNamed ? { ...row } : { ...row, account: null, client: null }
+        const key = isNamed ? ownKey : keyOf(shown)
         const known = all.get(key)
-        if (known === undefined) all.set(key, isNamed ? { ...row } : { ...row, client: null })
+        if (known === undefined) all.set(key, shown)
         else {
           known.calls += row.calls
           known.slow += row.slow
@@ -78,6 +83,15 @@ export class Lately {
       }
     }
     return [...all.values()]
+  }
+
+  #keyOfWell(line: Ended): string {
+    const { upstream = '', account = '' } = line
+    let keys = this.#keysOfWell.get(upstream)
+    if (keys === undefined) this.#keysOfWell.set(upstream, (keys = new Map()))
+    let key = keys.get(account)
+    if (key === undefined) keys.set(account, (key = keyOf(kindOf(line, { isWell: true, isNamed: true }))))
+    return key
   }
 
   /** Forgets spans that are too old. If the clock was set back, calls are counted in the newest span. */
@@ -89,30 +103,22 @@ export class Lately {
   }
 }
 
-interface Kind {
-  readonly upstream?: string | null | undefined
-  readonly outcome: string
-  readonly status: string | null
-}
+/** What the calls of a row have in common. */
+type Kind = Pick<LatelyRow, 'upstream' | 'account' | 'client' | 'outcome' | 'status'>
 
-function keyOf({ upstream, outcome, status }: Kind, client: string | undefined): string {
-  return `${upstream ?? ''}\n${client ?? ''}\n${outcome}\n${status}`
-}
-
-function rowOf(
-  { upstream, client, outcome, status, correlationId }: Ended,
-  { isWell, isNamed, at }: { isWell: boolean; isNamed: boolean; at: EpochMs },
-): LatelyRow {
+function kindOf(line: Ended, { isWell, isNamed }: { isWell: boolean; isNamed: boolean }): Kind {
+  const { upstream = null, account = null, client = null, outcome, status } = line
   return {
-    upstream: upstream ?? null,
-    client: isNamed ? (client ?? null) : null,
+    upstream,
+    account: isNamed ? account : null,
+    client: isNamed && !isWell ? client : null,
     outcome,
     status: isWell ? null : status,
-    calls: 0,
-    slow: 0,
-    correlationId,
-    at,
   }
+}
+
+function keyOf({ upstream, account, client, outcome, status }: Kind | Ended): string {
+  return `${upstream ?? ''}\n${account ?? ''}\n${client ?? ''}\n${outcome}\n${status}`
 }
 
 /** Whether somebody should look at a call: its upstream or the gateway failed, or the gateway refused it. */

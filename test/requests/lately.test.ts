@@ -7,6 +7,7 @@ const START = 1_800_000_000_000
 const at = (ms: number): EpochMs => (START + ms) as EpochMs
 const ended = (more: object) => ({
   upstream: 'harness',
+  account: 'prod',
   client: 'bot',
   outcome: 'delivered',
   status: '200',
@@ -22,7 +23,7 @@ describe('how calls ended lately', () => {
     for (let i = 0; i < 30; i++)
       lately.count(ended({ outcome: 'queue_full', status: '429', correlationId: `full-${i}` }), at(i))
     for (let i = 0; i < 50_000; i++) lately.count(ended({ correlationId: `well-${i}` }), at(1_000 + i))
-    const of = { upstream: 'harness', slow: 0 }
+    const of = { upstream: 'harness', account: 'prod', slow: 0 }
     const refused = { ...of, client: 'bot', outcome: 'queue_full', status: '429' }
     expect(lately.rows(at(5 * MINUTE_MS - 1))).toEqual([
       { ...refused, calls: 30, correlationId: 'full-29', at: at(29) },
@@ -39,6 +40,15 @@ describe('how calls ended lately', () => {
     // The first ten seconds are forgotten at once.
     expect(lately.rows(at(5 * MINUTE_MS + 10_000)).map(({ outcome }) => outcome)).toEqual(['delivered'])
     expect(lately.rows(at(60 * MINUTE_MS))).toEqual([])
+  })
+
+  it('is counted account by account, and by upstream where there are too many accounts', () => {
+    const lately = new Lately()
+    for (let i = 0; i < 3_000; i++) for (const ms of [0, 1]) lately.count(ended({ account: `account ${i}` }), at(ms))
+    lately.count(ended({ account: 'account 7' }), at(2))
+    const rows = lately.rows(at(2))
+    const callsOf = (account: string | null) => rows.find((row) => row.account === account)?.calls
+    expect([rows.length, callsOf('account 7'), callsOf(null)]).toEqual([1_001, 3, 4_000])
   })
 
   it('says how many were slow, without the wait for their turn, and without WebSockets', () => {

@@ -63,24 +63,28 @@ function isCallers(outcome: string): boolean {
   )
 }
 
-/** What the answers of upstreams tell of them, of all calls that ended lately. */
+/** What the answers of upstreams tell of them, account by account, of all calls that ended lately. */
 export function* upstreamCauses(ended: readonly LatelyRow[]): Iterable<Cause> {
   const answered = ended.filter(({ outcome }) => outcome === 'delivered')
   for (const [upstream, rows] of Map.groupBy(answered, (row) => row.upstream ?? 'unknown')) {
+    for (const [account, own] of Map.groupBy(rows, (row) => row.account ?? null))
+      yield* statusCauses(account === null ? upstream : `${upstream}/${account}`, own)
     const calls = sumOf(rows)
-    for (const [status, { part, more, isOfAccount = false, ...about }] of Object.entries(ABOUT_STATUS)) {
-      const found = rows.filter((row) => row.status === status || `${row.status?.[0]}xx` === status)
-      const count = sumOf(found)
-      const isFew = count <= part * calls
-      if (count <= more || (isFew && !isOfAccount)) continue
-      const what = `${upstream} answered ${count} of ${countOf(calls, 'call')} with ${status}.`
-      const severity = isFew ? 'warning' : 'failing'
-      yield { severity, about: `${upstream} ${status}`, correlationId: latestOf(found), what, ...about }
-    }
     const slow = rows.reduce((sum, row) => sum + row.slow, 0)
     if (calls < ENOUGH_CALLS || 2 * slow < calls) continue
     const what = `${upstream} is slow: half of its calls take more than ${roughly(SLOW_MS)}.`
     yield { event: 'upstream', severity: 'warning', about: `${upstream} slow`, what, todo: SEE_FAILED }
+  }
+}
+
+function* statusCauses(name: string, rows: readonly LatelyRow[]): Iterable<Cause> {
+  const calls = sumOf(rows)
+  for (const [status, { part, more, ...about }] of Object.entries(ABOUT_STATUS)) {
+    const found = rows.filter((row) => row.status === status || `${row.status?.[0]}xx` === status)
+    const count = sumOf(found)
+    if (count <= more || count <= part * calls) continue
+    const what = `${name} answered ${count} of ${countOf(calls, 'call')} with ${status}.`
+    yield { severity: 'failing', about: `${name} ${status}`, correlationId: latestOf(found), what, ...about }
   }
 }
 
@@ -90,15 +94,12 @@ interface AboutStatus extends Pick<Cause, 'event' | 'alert' | 'todo'> {
   /** It is told if more than this part of the calls, and more than so many calls, have the status: as of the alert. */
   readonly part: number
   readonly more: number
-  /** A smaller part is told as a warning: it may be all calls of one account, and whose they are is not known here. */
-  readonly isOfAccount?: true
 }
 
 const ABOUT_STATUS: Readonly<Record<'401' | '403' | '429' | '5xx', AboutStatus>> = {
   401: {
     part: 0.5,
     more: 2,
-    isOfAccount: true,
     event: 'credential',
     alert: 'SluiceCredentialRefused',
     todo: 'The vendor refuses the credential: set a new one, or see whether it was revoked.',

@@ -66,11 +66,17 @@ describe('answers of an upstream', () => {
     ]),
   ]
 
-  it.each([
-    [51, 'failing'],
-    [50, 'warning'],
-  ])('with 401 that are %i of 100 are %s', (count, severity) => {
-    expect(causesOf('401', count, 100).map((cause) => cause.severity)).toEqual([severity])
+  it.each(['401', '403', '429', '500'])('with %s to a small account are told beside a big account', (status) => {
+    const answered = { outcome: 'delivered', status: null }
+    const causes = upstreamCauses([
+      ended('harness', 'a', 21, { ...answered, account: 'small', status }),
+      ended('harness', null, 100_000, { ...answered, account: 'big' }),
+      ended('harness', null, 1, { ...answered, account: 'small' }),
+    ])
+    const told = status === '500' ? '5xx' : status
+    expect([...causes].map(({ severity, about, what }) => [severity, about, what])).toEqual([
+      ['failing', `harness/small ${told}`, `harness/small answered 21 of 22 calls with ${told}.`],
+    ])
   })
 
   it.each([
@@ -80,8 +86,7 @@ describe('answers of an upstream', () => {
     ['500', 5, 1_000_005, false],
     ['401', 3, 5, true],
     ['401', 2, 2, false],
-    // They may be all calls of one account.
-    ['401', 3, 100, true],
+    ['401', 50, 100, false],
     ['403', 21, 22, true],
     ['403', 20, 20, false],
     ['403', 95, 100, false],

@@ -109,12 +109,12 @@ describe('the live page', () => {
     )
     await Promise.all(send(gateway, 6))
     const words = wordsOf(await getPage(gateway))
-    expect(words).toMatch(new RegExp(`harness answered 6 of 6 calls with ${status === 500 ? '5xx' : status}`))
+    expect(words).toMatch(new RegExp(`harness/prod answered 6 of 6 calls with ${status === 500 ? '5xx' : status}`))
     expect(words).toContain(todo)
     const { data } = (await call(gateway.adminUrl, '/v1/causes')).json() as { data: object[] }
-    const [what, said] = [expect.stringContaining('harness answered 6 of 6'), expect.stringContaining(todo)]
+    const [what, said] = [expect.stringContaining('harness/prod answered 6 of 6'), expect.stringContaining(todo)]
     expect(data).toMatchObject([
-      { severity: 'failing', what, todo: said, about: `harness ${status === 500 ? '5xx' : status}` },
+      { severity: 'failing', what, todo: said, about: `harness/prod ${status === 500 ? '5xx' : status}` },
     ])
   })
 
