@@ -70,12 +70,14 @@ export async function run(command: readonly string[], options: Options): Promise
     )
   }
   const code = await ended(command, env, passSignalsTo)
+  // Calls that the command left behind are finished. A signal is for this process again, and ends that.
+  passSignalsTo(undefined)
   await way.stop()
   process.exit(code)
 }
 
-/** Ends this process at a signal, as the signal itself would. From the call of what it returns, the command gets the signals instead. */
-function catchSignals(): (command: ChildProcess) => void {
+/** Ends this process at a signal, as the signal itself would. While what it returns was given a command, that gets the signals instead. */
+function catchSignals(): (command: ChildProcess | undefined) => void {
   let child: ChildProcess | undefined
   for (const signal of PASSED_ON) {
     process.on(signal, () => {

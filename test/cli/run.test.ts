@@ -42,6 +42,7 @@ beforeAll(async () => {
       const isKnown = headers.authorization?.includes(url.startsWith('/git/') ? BASIC : VENDOR_KEY)
       if (isKnown !== true) return void response.writeHead(401).end('the vendor does not know this key')
       if (url.startsWith('/git/')) return serveGit(request, response)
+      if (url === '/api/held') return undefined
       return void response.writeHead(200, { 'content-type': 'application/json' }).end('{"name":"a"}')
     },
   )
@@ -275,6 +276,23 @@ it('passes signals on to the command, and leaves nothing behind', async () => {
   program.kill('SIGTERM')
   expect(await program.ended).toEqual({ code: 3, signal: null })
   expect(program.stdout).toBe('ready\ntold\n')
+  expect(readdirSync(temporary)).toEqual([])
+})
+
+it('ends at a signal, and leaves nothing behind, while a call goes on that the command has left', async () => {
+  const temporary = join(configured(), 'tmp')
+  mkdirSync(temporary)
+  const script = `trap '' TERM; curl -sS "$VENDOR/api/held" & read end`
+  const program = new Program(['run', '--', 'sh', '-c', script], {
+    cwd: configured({ server: { port: 0, drain: '10m' } }),
+    env: { TMPDIR: temporary, VENDOR: url },
+  })
+  await expect.poll(() => seen.some((one) => one.url === '/api/held')).toBe(true)
+  program.child.stdin!.end()
+  // The command heeds none of those that come before it has ended.
+  const again = setInterval(() => program.kill('SIGTERM'), 50)
+  onTestFinished(() => clearInterval(again))
+  expect(await program.ended).toEqual({ code: 128 + 15, signal: null })
   expect(readdirSync(temporary)).toEqual([])
 })
 
