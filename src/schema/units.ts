@@ -46,9 +46,9 @@ export function roughly(ms: number): string {
   return `${Math.round(ms / 86_400_000)} days`
 }
 
-/** An exact time that was measured, for people: `1250 ms`, `12.5 s`. */
+/** A time that was measured, for people, in seconds from one on, as `roughly` has it: `250 ms`, `1.3 s`, `12.5 s`. */
 export function measured(ms: number): string {
-  return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`
+  return ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`
 }
 
 /** A number with its noun, for people: `1 call`, `2 calls`. */

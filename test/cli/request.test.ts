@@ -75,7 +75,7 @@ describe('sluice request', () => {
       response.end(JSON.stringify({ data: [{ ...none, ...story }], away: [] })),
     )
     const { stdout } = await runCommand(['request', 'x', '--url', url])
-    expect(stdout).toContain('its turn expected in 9 s, at most 10 s\n          waited 8050 ms: admitted\n')
+    expect(stdout).toContain('its turn expected in 9 s, at most 10 s\n          waited 8.1 s: admitted\n')
     expect(stdout).toContain('served here before it: 1 call (ci-bot 1)\n')
     expect(stdout).toContain('0 left, more comes back in 60 s\n')
     expect(stdout).toContain('it was told to come back in 60 min\n')
