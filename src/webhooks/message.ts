@@ -30,14 +30,15 @@ export function messageOf(
   page: string = RUNBOOK,
 ): Message {
   const { event, severity, what, todo, alert, correlationId = null } = condition
+  const isOver = status === 'resolved'
   return {
     id: ids.id,
     status,
     event,
     key,
     severity,
-    summary: what,
-    whatToDo: todo,
+    summary: isOver ? `Resolved: ${what}` : what,
+    whatToDo: isOver ? 'Nothing: it is over.' : todo,
     runbook: alert === undefined ? null : `${page}#${alert.toLowerCase()}`,
     correlationId,
     instance: ids.instance,
@@ -50,11 +51,11 @@ export function messageOf(
 /** The body for an incoming webhook of Slack, and of chats that take the same (https://docs.slack.dev/messaging/formatting-message-text). */
 export function slackBody(message: Message, dropped: number): object {
   const { status, severity, summary, whatToDo, runbook, correlationId, instance } = message
-  const state = status === 'resolved' ? 'Resolved' : severity === 'failing' ? 'Failing' : 'Warning'
-  const mark = status === 'resolved' ? ':white_check_mark:' : severity === 'failing' ? ':red_circle:' : ':warning:'
+  const mark = severity === 'failing' ? ':red_circle: *Failing:*' : ':warning: *Warning:*'
   const lines = [
-    `${mark} *${state}:* ${escaped(summary)}`,
-    ...(status === 'resolved' ? [] : [escaped(whatToDo)]),
+    ...(status === 'resolved'
+      ? [`:white_check_mark: ${escaped(summary)}`]
+      : [`${mark} ${escaped(summary)}`, escaped(whatToDo)]),
     [
       ...(runbook === null ? [] : [runbook.startsWith('http') ? `<${runbook}|Runbook>` : `see ${runbook}`]),
       ...(correlationId === null ? [] : [`call \`${escaped(correlationId).replaceAll('`', "'")}\``]),

@@ -165,7 +165,13 @@ describe('webhooks', () => {
     })
     await looks(8)
     await eventually(() => told(json.messages)).toContain('resolved breaker harness')
+    const over = json.messages.find(({ status }) => status === 'resolved')!
+    expect(over.summary).toMatch(/^Resolved: The breaker of harness is /)
+    expect(over.whatToDo).toBe('Nothing: it is over.')
     await expect.poll(() => slack.seen.length).toBe(2)
+    expect(JSON.parse(slack.seen[1]!.body).text).toMatch(
+      /^:white_check_mark: Resolved: The breaker of harness is .*\nsee docs\/runbook\.md#sluicebreakeropen · /,
+    )
     expect(await gateway.metrics()).toMatch(/sluice_webhook_messages_total\{webhook="chat",result="sent"\} 2/)
     expect(log()).not.toContain('very-secret')
     expect(log()).not.toContain('of-the-receiver')
