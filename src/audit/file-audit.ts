@@ -1,10 +1,10 @@
 import { open, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { give, makeFolder, ownerAt } from '../files/owner.ts'
+import { LINE_END } from '../observe/output.ts'
 import { parsedJson } from '../schema/json.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
-const LINE_END = 10
 const BLOCK_BYTES = 65_536
 
 /**

@@ -16,8 +16,8 @@ const LINES_TO_FILE = 256
 /** As many bytes as these lines have together. More are written in several pieces. */
 const CHUNK_BYTES = LINES_TO_FILE * 1_024
 /** The most bytes of UTF-8 that a UTF-16 unit takes. */
-const MOST_BYTES_A_UNIT = 3
-const LINE_END = 10
+export const MOST_BYTES_A_UNIT = 3
+export const LINE_END = 10
 /** No line waits longer, in milliseconds. A person would not notice it. */
 const TOGETHER_MS = 100
 /** When to try again: if the reader is slow, and if there is no reader or the disk is full. */

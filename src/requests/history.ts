@@ -6,6 +6,7 @@
 
 import type { Config } from '../schema/schema.ts'
 import type { AccessLine } from '../observe/log.ts'
+import { LINE_END, MOST_BYTES_A_UNIT } from '../observe/output.ts'
 import { isTrouble, Lately } from './lately.ts'
 import type { Circumstances, RequestRecord } from './story.ts'
 
@@ -13,10 +14,6 @@ import type { Circumstances, RequestRecord } from './story.ts'
 const CHUNK_BYTES = 65_536
 /** A longer text gets a chunk of its own, so that less than this stays unused at the end of a shared chunk. */
 const MOST_SHARED_BYTES = CHUNK_BYTES / 8
-/** The most bytes of UTF-8 that a UTF-16 unit takes. */
-const MOST_BYTES_A_UNIT = 3
-
-const LINE_END = 10
 
 /** A buffer that holds the texts of some calls, one after the other. */
 interface Chunk {
