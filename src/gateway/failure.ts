@@ -87,7 +87,8 @@ export const ADVICE_OF = {
   forbidden:
     'the client may not use that account, class or address: see its entry in clients; or a web page may have sent the call',
   account_mismatch: 'the call names another account than it would use: correct it, or X-Sluice-Account',
-  unknown_upstream: 'begin the path with the name of an upstream',
+  unknown_upstream:
+    'the message says which: begin the path with the name of an upstream, send the call to the gateway itself, or ask for a path that an upstream has',
   body_too_large: 'send less, or raise maxBody',
   too_many_attempts: 'the address tried more wrong keys than server.wrongKeys allows: come back after Retry-After',
   quota_exhausted: 'come back after Retry-After, or allow a longer queue.maxWait',
