@@ -11,6 +11,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import Negotiator from 'negotiator'
 import type { Config } from '../../schema/schema.ts'
 import { FAILURES } from '../../gateway/failure.ts'
+import { isLoopback } from '../../net/address.ts'
 import { NO_SCHEMAS } from '../no-schemas.ts'
 import { OPENMETRICS } from '../../observe/metrics.ts'
 import { inTextFormat, TEXT_FORMAT } from '../../observe/text-format.ts'
@@ -63,10 +64,11 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
     const tokens = metricsTokens(admin)
     if (tokens !== undefined) wantLogIn(open, tokens, { guard, addressOf })
     else {
-      // Where the port may be reached by others, a scraper calls it by whatever name it was told.
-      const refuse = adminTokens(admin).length === 0 ? programOfThisMachine : refuseWebPages
+      // Where the port can be reached by others, a scraper calls it by whatever name it was told.
+      const isForThisMachine = isLoopback(admin.host)
       open.addHook('onRequest', async (request) => {
-        refuse(request)
+        if (isForThisMachine) programOfThisMachine(request, 'admin.metricsToken')
+        else refuseWebPages(request)
       })
     }
     open.get('/metrics', (request, reply) => sendMetrics(request, reply, status.metrics()))

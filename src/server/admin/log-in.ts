@@ -111,16 +111,17 @@ export function refuseWebPages({ headers }: FastifyRequest): void {
 
 /**
  * Refuses what a browser sent for a web page. Such a page may send requests with its own Origin, or under a name of its
- * own that resolves to 127.0.0.1. They come from this machine, but must not count as requests of its programs.
+ * own that resolves to 127.0.0.1. They come from this machine, but must not count as requests of its programs. `lacking` is the
+ * setting that would let others ask, too.
  */
-export function programOfThisMachine(request: FastifyRequest): string {
+export function programOfThisMachine(request: FastifyRequest, lacking = 'admin.token'): string {
   refuseWebPages(request)
   const host = request.headers.host?.replace(/:\d+$/, '') ?? ''
   if (!isLoopback(host)) {
     throw new AdminProblem(
       403,
       'ACCESS_DENIED',
-      'without admin.token this is for programs that call it by 127.0.0.1 or localhost',
+      `without ${lacking} this is for programs that call it by 127.0.0.1 or localhost`,
     )
   }
   return 'anonymous'
