@@ -10,7 +10,7 @@ import type { Closing } from '../queue/admission.ts'
 import { type QueueView, AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Route } from '../routing/route.ts'
 import { CallUsage, type ChargedLimit, Spending, type Usage } from '../usage/usage.ts'
-import { Rule, rulesFor, type Traits } from './charges.ts'
+import { pacedBy, Rule, ruleOf, rulesFor, type Traits } from './charges.ts'
 import { type Counting, partitionOf } from './counting.ts'
 import { type Failure, isFailure } from './failure.ts'
 import type { PriceList } from './price-list.ts'
@@ -138,19 +138,28 @@ export class AdmissionPolicies {
     this.#chargeAnew()
   }
 
-  /** Replaces the limits of waiting calls by the new limits of the same id. Limits that are counted apart stay as they were. */
+  /**
+   * Replaces the limits of waiting calls by the new limits of the same id, and the pace of a limit by its new one. Limits that are
+   * counted apart stay as they were, and so does a pace that the new limit does not have.
+   */
   #chargeAnew(): void {
     const chargeSets = new Map<ChargeSet, ChargeSet>()
     const chargeSetNow = (chargeSet: ChargeSet): ChargeSet =>
       chargeSets.getOrInsertComputed(chargeSet, ({ partition, account, limits, units }) => {
-        const charges = limits.map((limit, i) => ({
-          limit: this.#shown.get(limit.id)?.limit ?? limit,
-          units: units[i]!,
-        }))
+        const charges = limits.map((limit, i) => {
+          const now = this.#limitNow(limit)
+          return { limit: now, units: now.kind === 'smoothing' ? Math.min(units[i]!, now.requests) : units[i]! }
+        })
         return chargeSetOf(partition, charges, account)
       })
     for (const { queues } of this.#classes.values())
       for (const queue of queues.values()) queue.replaceChargeSets(chargeSetNow)
+  }
+
+  #limitNow(limit: Limit): Limit {
+    if (limit.kind !== 'smoothing') return this.#shown.get(limit.id)?.limit ?? limit
+    const paced = this.#shown.get(pacedBy(limit))
+    return (paced && ruleOf(paced.limit)?.paceOf('')) ?? limit
   }
 
   /** Ends the wait of all calls, and lets none wait any more. */

@@ -224,13 +224,20 @@ export class Rule {
     return this.#paces.getOrInsertComputed(group, () =>
       limitOf({
         // The id has the exact length. Rounded, two lengths could share one id, and so one bucket.
-        id: `${this.#id}${group}:pace.${pace.windowMs}`,
+        id: `${this.#id}${group}${PACE}${pace.windowMs}`,
         class: this.class,
         kind: 'smoothing',
         ...pace,
       }),
     )
   }
+}
+
+const PACE = ':pace.'
+
+/** The id of the limit whose charges a pace spreads. */
+export function pacedBy({ id }: Limit): string {
+  return id.slice(0, id.lastIndexOf(PACE))
 }
 
 const RULES = new WeakMap<Limit, Rule>()

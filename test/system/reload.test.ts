@@ -281,6 +281,24 @@ describe('what calls have left behind survives a reload', () => {
     },
   )
 
+  it('those who wait, whom a smaller pace lets wait longer', async () => {
+    const clock = new SimulatedClock()
+    const upstream = await startUpstream()
+    const version = versions(upstream.url)
+    const paced = (requests: number) => ({
+      limits: { read: [{ requests, window: '60s', pace: 'even', burst: 1 }] },
+      queue: { maxWait: '5m' },
+    })
+    const gateway = await startGateway(version(paced(600)), { clock })
+    const calls = Array.from({ length: 7 }, (_, i) => call(gateway.url, `${READ}/${i}`))
+    await expect.poll(async () => WAITS.exec(await gateway.metrics())?.[1]).toBe('6')
+    await gateway.reloadWith(version(paced(60)))
+    await clock.advance(2 * SECOND)
+    expect(Number(WAITS.exec(await gateway.metrics())![1])).toBeGreaterThanOrEqual(3)
+    await stepUntilDone(clock, Promise.all(calls), 100)
+    expect(upstream.seen).toHaveLength(7)
+  })
+
   it('those in flight, who count against the concurrency that is configured now', async () => {
     const upstream = await startHolding()
     const version = versions(upstream.url)
