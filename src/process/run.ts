@@ -36,7 +36,7 @@ import { type ReloadParts, reloadable, Reloader, reloadFor, SELF, STOPS } from '
 import { buildAdmin } from '../server/admin/admin.ts'
 import type { BreakerOrder, BreakerRow, Controls, Reloaded, Status } from '../server/admin/status.ts'
 import type { AdminParts, Management } from '../server/admin/management.ts'
-import { buildApp, connectionsOf, drainApps, renewCertificate } from '../server/app.ts'
+import { buildApp, certificateTaker, connectionsOf, drainApps } from '../server/app.ts'
 import { addressedBy, clientAddress } from '../server/client-address.ts'
 import { BACKLOG } from '../server/connections.ts'
 import { Proxy } from '../server/proxy.ts'
@@ -236,6 +236,7 @@ export async function runWithoutAdmin(
   })
   await cache.opened
   let secrets = await followSecrets(config, managed)
+  secrets.serve()
   parts.defer(() => secrets.close())
   const guard = new GuessGuard({
     what: 'keys',
@@ -292,7 +293,7 @@ export async function runWithoutAdmin(
           }),
   })
   await warmUp(config)
-  await tracing.apply(config.telemetry.traces)
+  tracing.take(await tracing.open(config.telemetry.traces))
   const url = await app.listen({ host: config.server.host, port: config.server.port, backlog: BACKLOG })
   const forwardProxyUrl = await forwardProxy?.listen()
   const started = parts.move()
@@ -319,15 +320,22 @@ export async function runWithoutAdmin(
     const { config: next, changed, needRestart } = reloadable(found, live.current.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
     const anew = countedAnew(live.current.config.upstreams, next.upstreams)
+    // Whatever can fail comes before the replacement. Otherwise a reload would be half in force, and told to be rejected.
+    await using opened = new AsyncDisposableStack()
+    const takeCertificate = certificateTaker(app, next.server)
+    const traces = opened.adopt(await tracing.open(next.telemetry.traces), (one) => tracing.drop(one))
+    const followed = opened.adopt(await followSecrets(next, managed), (one) => one.close())
     await live.replace(next)
+    opened.move()
+    takeCertificate()
+    tracing.take(traces)
+    const before = secrets
+    secrets = followed
+    secrets.serve()
     if (anew.length > 0) {
       const why = 'whether accounts have limits in common has changed'
       logger.warn({ upstreams: anew }, `all limits of these upstreams begin to count anew: ${why}; see docs/run.md`)
     }
-    renewCertificate(app, next.server)
-    await tracing.apply(next.telemetry.traces)
-    const before = secrets
-    secrets = await followSecrets(next, managed)
     await before.close()
     return { result: 'applied', changed, needRestart }
   }

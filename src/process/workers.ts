@@ -98,11 +98,12 @@ export async function runWorkers(
   let inForce = config
   const common = new CommonConfig(text)
   let secrets = await followBesideWorkers(config, managed)
+  secrets.serve()
   const reloads = new UnderWay()
   parts.defer(async () => {
     // A reload that is under way replaces `secrets`.
     await reloads.over()
-    await secrets.disposeAsync()
+    await secrets.close()
   })
   const name = instanceName(config.log.instance)
   const counts = new WorkerCounts()
@@ -200,15 +201,20 @@ export async function runWorkers(
     if (phase === 'stopping') return STOPS
     const { config: next, changed, needRestart } = reloadable(found, inForce)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
+    // What can fail comes before the workers take the configuration.
+    await using opened = new AsyncDisposableStack()
+    const followed = opened.adopt(await followBesideWorkers(next, managed), (one) => one.close())
     const problems = await common.offer(textOf(found))
     if (problems !== undefined) return { result: 'rejected', problems }
+    opened.move()
     inForce = next
+    const before = secrets
+    secrets = followed
+    secrets.serve()
     await held.forgetRemoved(() => askRows<BreakerRow>('breakers'))
     // A worker that had not taken the configuration yet did not know a new breaker that was opened meanwhile.
     for (const order of held.all()) await askEach('setBreaker', order)
-    const before = secrets
-    secrets = await followBesideWorkers(next, managed)
-    await before.disposeAsync()
+    await before.close()
     return { result: 'applied', changed, needRestart }
   }
   const apply = (found: FoundConfig): Promise<Reloaded> => reloads.add(applyNow(found))

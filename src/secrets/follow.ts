@@ -24,19 +24,36 @@ export class SecretFollower {
     this.#sources = sources
     this.#logger = logger
     for (const secret of new Set(secrets)) this.#add(secret)
-    for (const [kind, source] of sources) {
+  }
+
+  /** Watches every source, and reads it once, for what changed since the configuration was read. */
+  async start(): Promise<void> {
+    for (const [kind, source] of this.#sources) {
       const names = this.#namesOf(kind)
       if (names.length > 0) source.watch(names, () => void this.#read(kind))
     }
-  }
-
-  /** Reads every source once, for what changed since the configuration was read. */
-  async start(): Promise<void> {
     await Promise.all([...this.#sources.keys()].map((kind) => this.#read(kind)))
   }
 
+  /** From now on the secrets ask this follower to look again, and tell it what was refused. */
+  serve(): void {
+    for (const { secret, references } of this.#followed) {
+      secret.nextRefused = () => {
+        for (const reference of references) {
+          const known = this.#known.get(keyOf(reference))
+          if (known === undefined || 'problem' in known || known.next === undefined) continue
+          void this.#sources.get(reference.kind)!.noteRefused?.(reference.name, known.next)
+        }
+      }
+      secret.lookAgain = async () => {
+        await Promise.all([...new Set(references.map(({ kind }) => kind))].map((kind) => this.#read(kind)))
+      }
+    }
+  }
+
+  /** Never rejects: nobody needs what could not be closed. */
   async close(): Promise<void> {
-    await Promise.all([...this.#sources.values()].map((source) => source.close()))
+    await Promise.allSettled([...this.#sources.values()].map((source) => source.close()))
   }
 
   #add(secret: Secret): void {
@@ -47,16 +64,6 @@ export class SecretFollower {
       .map(({ kind, name }) => ({ kind, name: kind === 'file' ? resolve(template.folder, name) : name }))
     if (references.length === 0) return
     this.#followed.push({ secret, references })
-    secret.nextRefused = () => {
-      for (const reference of references) {
-        const known = this.#known.get(keyOf(reference))
-        if (known === undefined || 'problem' in known || known.next === undefined) continue
-        void this.#sources.get(reference.kind)!.noteRefused?.(reference.name, known.next)
-      }
-    }
-    secret.lookAgain = async () => {
-      await Promise.all([...new Set(references.map(({ kind }) => kind))].map((kind) => this.#read(kind)))
-    }
   }
 
   #namesOf(kind: string): string[] {

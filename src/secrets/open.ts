@@ -15,11 +15,14 @@ import { VaultSource } from './vault.ts'
 
 type SourceConfig = Pick<Config, 'secrets' | 'store'>
 
+/** What follows secrets. They ask it from `serve` on. */
+export type Following = Pick<SecretFollower, 'serve' | 'close'>
+
 /**
  * Follows all secrets of a configuration but those of its store. A connection to Redis keeps the password that it was made with. If
  * its secret were followed, a reload would find no difference, and would not say that a restart is needed.
  */
-export async function followSecrets(config: Config, services: FollowServices): Promise<SecretFollower> {
+export async function followSecrets(config: Config, services: FollowServices): Promise<Following> {
   const { store: _, ...followed } = config
   return follow(config, followed, services)
 }
@@ -28,7 +31,7 @@ export async function followSecrets(config: Config, services: FollowServices): P
  * Follows the same for a process whose workers make the calls. What workers use is followed without a word: each of them says what it
  * takes and what it refuses, which only it can judge. A value that is not known here would be a change to a reload.
  */
-export async function followBesideWorkers(config: Config, services: FollowServices): Promise<AsyncDisposableStack> {
+export async function followBesideWorkers(config: Config, services: FollowServices): Promise<Following> {
   const { store: _, admin, webhooks, secrets, ...ofWorkers } = config
   const silent = { ...services, logger: services.logger.child({}, { level: 'silent' }) }
   await using followers = new AsyncDisposableStack()
@@ -36,7 +39,14 @@ export async function followBesideWorkers(config: Config, services: FollowServic
   followers.defer(() => own.close())
   const others = await follow(config, ofWorkers, silent)
   followers.defer(() => others.close())
-  return followers.move()
+  const both = followers.move()
+  return {
+    serve() {
+      own.serve()
+      others.serve()
+    },
+    close: () => both.disposeAsync(),
+  }
 }
 
 interface FollowServices {
@@ -50,8 +60,11 @@ async function follow(
   followed: object,
   { clock, logger, losses }: FollowServices,
 ): Promise<SecretFollower> {
+  await using opened = new AsyncDisposableStack()
   const follower = new SecretFollower(secretsIn(followed), openSources(config, clock, losses), logger)
+  opened.defer(() => follower.close())
   await follower.start()
+  opened.move()
   return follower
 }
 

@@ -5,7 +5,7 @@
  */
 
 import type { Socket } from 'node:net'
-import { Server as TlsServer, type TlsOptions } from 'node:tls'
+import { createSecureContext, Server as TlsServer, type TlsOptions } from 'node:tls'
 import { httpProxy } from '../packages/http-proxy.ts'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { METHODS } from '../http/node-http.ts'
@@ -134,10 +134,16 @@ function secureOptions({ cert, key, clientCa, requireClientCertificate }: Listen
   return { ...options, ca: clientCa, requestCert: true, rejectUnauthorized: requireClientCertificate }
 }
 
-/** Takes the new certificate for connections that are made from now on. Open connections keep the old one. */
-export function renewCertificate(app: FastifyInstance, { tls, http2 }: Config['server']): void {
+/**
+ * Returns what takes the new certificate for connections that are made from then on. Open connections keep the old one. Throws if
+ * the certificate can't be used.
+ */
+export function certificateTaker(app: FastifyInstance, { tls, http2 }: Config['server']): () => void {
   const server: object = app.server
-  if (tls !== undefined && server instanceof TlsServer) server.setSecureContext(secureOptions(tls, http2))
+  if (tls === undefined || !(server instanceof TlsServer)) return () => undefined
+  const options = secureOptions(tls, http2)
+  createSecureContext(options)
+  return () => server.setSecureContext(options)
 }
 
 /** Refuses a request that the framework or the plugin refused, or for which it threw. */

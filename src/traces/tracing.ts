@@ -22,6 +22,12 @@ export interface TracingParts {
   readonly instanceId: string
 }
 
+/** The export of a configuration; none if there are to be no traces. */
+interface Opened {
+  readonly config: TracesConfig | undefined
+  readonly export: Export | undefined
+}
+
 /** How long the spans of a configuration that is no longer in force may take. */
 const FLUSH_MS = 5_000
 
@@ -39,15 +45,25 @@ export class Tracing {
     this.#parts = parts
   }
 
+  /** Opens what another configuration needs. Then `take` it, or `drop` it. */
+  async open(config: TracesConfig | undefined): Promise<Opened> {
+    if (config === this.#config) return { config, export: this.#export }
+    if (config === undefined) return { config, export: undefined }
+    return { config, export: (await import('./exporter.ts')).openExport(this.#exportParts(config)) }
+  }
+
   /** Puts another configuration in force; without one there are no traces. Spans that wait still go where they were to go. */
-  async apply(config: TracesConfig | undefined): Promise<void> {
+  take({ config, export: opened }: Opened): void {
     if (config === this.#config) return
-    const opened = config && (await import('./exporter.ts')).openExport(this.#exportParts(config))
     const before = this.#export
     this.#config = this.#latest = config
     this.#export = opened
     this.#isFailing = false
     void before?.close(FLUSH_MS)
+  }
+
+  async drop({ export: opened }: Opened): Promise<void> {
+    if (opened !== this.#export) await opened?.close(0)
   }
 
   /** The trace of a call that comes; undefined while there are none. */

@@ -44,6 +44,10 @@ it('a new value of a file waits for no other source, neither for a call that was
   const { logger } = createLog({ level: 'silent', format: 'json' })
   const follower = new SecretFollower([a, b, secretOf('${vault:kv/x#f}', 'v1')], sources, logger)
   onTestFinished(() => follower.close())
+  void follower.start()
+  follower.serve()
+  // The first read is over.
+  await a.lookAgain!()
   write('a', 'a2')
   await a.lookAgain!()
   expect(a.reveal()).toBe('a2')

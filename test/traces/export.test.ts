@@ -184,7 +184,7 @@ async function startTracing(endpoint: string | undefined, more: object = {}) {
   const apply = async (to: string | undefined): Promise<void> => {
     const traces = { ...more, ...(to === undefined ? {} : { endpoint: to }) }
     const { telemetry } = checkConfig(harnessConfig('http://127.0.0.1', {}, { telemetry: { traces } }), 'test')
-    await tracing.apply(telemetry.traces)
+    tracing.take(await tracing.open(telemetry.traces))
   }
   await apply(endpoint)
   onTestFinished(() => tracing.close(1))
