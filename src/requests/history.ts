@@ -62,6 +62,11 @@ export class RequestHistory {
     this.#bounds = bounds
   }
 
+  /** False with `keep: 0`: then no call that has ended is kept. */
+  get keepsAny(): boolean {
+    return this.#bounds.keep > 0
+  }
+
   get size(): number {
     return this.#added - this.#dropped
   }

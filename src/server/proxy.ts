@@ -330,9 +330,10 @@ export class Proxy {
   *requests(wanted: Wanted = {}): Iterable<RequestRecord | undefined> {
     const { history } = this.#options
     // The reader may pause between two calls. Both lists are taken now, so a call that ends in a pause is not listed twice. A call that
-    // was recorded is in the history, though its client may still read.
+    // was recorded is in the history, if that keeps any, though its client may still read.
     const ended = history?.newest(wanted) ?? []
-    const isListed = ({ id, isRecorded }: Call): boolean => !isRecorded && (wanted.id ?? id) === id
+    const isInHistory = ({ isRecorded }: Call): boolean => isRecorded && history?.keepsAny === true
+    const isListed = (call: Call): boolean => !isInHistory(call) && (wanted.id ?? call.id) === call.id
     const running = this.#active.all().filter(isListed)
     for (const call of running) yield this.#recorder.running(call)
     yield* ended

@@ -316,19 +316,28 @@ describe('the list of requests', () => {
     response.destroy()
     expect(await storyOf(gateway.adminUrl, 'streaming')).toMatchObject({ isRunning: false, outcome: 'client_gone' })
   })
-  it('has a call once while its client still reads the response', async () => {
+
+  it.each([
+    [
+      'once',
+      100,
+      [
+        { correlationId: 'slow', isRunning: false },
+        { correlationId: 'first', isRunning: false },
+      ],
+    ],
+    ['though no ended ones are kept', 0, [{ correlationId: 'slow', isRunning: true }]],
+  ])('has a call %s while its client still reads the response', async (_, keep, expected) => {
     const fields = { 'content-length': 8_000_000, 'cache-control': 'max-age=60' }
     const url = await startServer((_, response) => void response.writeHead(200, fields).end(Buffer.alloc(8_000_000)))
     const routes = [{ path: '/ng/api/projects', class: 'read', cache: true }]
-    const gateway = await startGateway(harnessConfig(url, { routes }, { cache: { maxEntryBytes: 8_000_000 } }))
+    const rest = { cache: { maxEntryBytes: 8_000_000 }, requests: { keep } }
+    const gateway = await startGateway(harnessConfig(url, { routes }, rest))
     await call(gateway.url, READ, { headers: id('first') })
     // What is kept is handed to the connection at once, whether or not the client takes it.
     const response = await open(gateway.url, READ, { headers: id('slow') })
     response.on('error', () => undefined)
-    expect((await listRequests(gateway.adminUrl)).data).toMatchObject([
-      { correlationId: 'slow', isRunning: false },
-      { correlationId: 'first', isRunning: false },
-    ])
+    expect((await listRequests(gateway.adminUrl)).data).toMatchObject(expected)
     response.destroy()
   })
 })
