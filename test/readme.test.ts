@@ -103,13 +103,22 @@ function headingsOf(text: string): Set<string> {
 
 describe('the runbook', () => {
   const text = readText('docs/runbook.md')
-  const alerts = [...readText('deploy/prometheus/alerts.yml').matchAll(/- alert: (\w+)$[^]*?severity: (\w+)/gm)]
+  const rules = readText('deploy/prometheus/alerts.yml')
+  const alerts = [...rules.matchAll(/- alert: (\w+)$[^]*?severity: (\w+)/gm)]
 
   it('has every alert once, and says whether it is a page or a ticket', () => {
     const described = [...text.matchAll(/^### (\w+)\n\nA (page|ticket)[.,]/gm)].map(
       ([, name, severity]) => `${name} ${severity}`,
     )
     expect(described.toSorted()).toEqual(alerts.map(([, name, severity]) => `${name} ${severity}`).toSorted())
+  })
+
+  it('has a section to which the runbook_url of each alert leads, as long as nobody says where the page is served', () => {
+    const links = [...rules.matchAll(/^ +runbook_url: (.*)$/gm)].map(([, link]) => link)
+    expect(links).toEqual(alerts.map(([, name]) => `docs/runbook.md#${name!.toLowerCase()}`))
+    const [, from = ''] = /sed -i 's\|([^|]+)\|/.exec(readText('deploy/README.md')) ?? []
+    for (const file of ['deploy/prometheus/alerts.yml', 'deploy/kubernetes/monitoring/prometheusrule.yaml'])
+      expect(readText(file).split(from).length - 1, file).toBe(alerts.length)
   })
 
   it('says which board a panel is on', () => {

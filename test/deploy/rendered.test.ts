@@ -184,6 +184,18 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     expect(of('PodMonitor').spec.scrapeProtocols).toEqual(['OpenMetricsText1.0.0'])
   })
 
+  it('leads from each alert to where the runbook is served', () => {
+    const page = 'https://wiki.example/sluice-runbook'
+    const rule = render(`monitoring={"prometheusRule":true,"runbook":"${page}"}`).find(
+      ({ kind }) => kind === 'PrometheusRule',
+    )!
+    const text = readText('deploy/prometheus/alerts.yml').replaceAll(
+      'runbook_url: docs/runbook.md',
+      `runbook_url: ${page}`,
+    )
+    expect(rule.spec).toEqual(parse(text))
+  })
+
   it('takes volumes for secrets and for the embedded store, and leaves out what is set to null', () => {
     const values = {
       config: {
