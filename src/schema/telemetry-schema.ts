@@ -26,7 +26,7 @@ export const TelemetrySchema = object(
             'What is said of this gateway in every export, such as deployment.environment.name; service.name is sluice unless it is here or in OTEL_SERVICE_NAME.',
             { default: {} },
           ),
-          timeout: duration('Longest time for an export, its repeats included.', { default: '10s', max: '60s' }),
+          timeout: duration('Longest time for an export, its retries included.', { default: '10s', max: '60s' }),
         },
         { description: 'Spans of calls and their attempts for OpenTelemetry. Without it there are none.' },
       ),

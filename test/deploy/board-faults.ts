@@ -74,7 +74,7 @@ const PANELS: Readonly<Record<string, FaultName | readonly FaultName[]>> = {
   Breaker: 'the breaker opens',
   '429s of the upstream': 'the vendor refuses with 429',
   'Attempts by reason': 'retries fail',
-  Repeats: 'retries fail',
+  Retries: 'retries fail',
   Timeouts: 'the vendor is slow',
   Credentials: ['a credential is refused', 'no token can be had', 'a new credential is refused'],
   Request: 'the vendor is slow',

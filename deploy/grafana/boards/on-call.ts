@@ -26,7 +26,7 @@ import {
   quotaUsedNow,
   refusalsByKind,
   refused,
-  repeats,
+  retries,
   request,
   runsOutIn,
   store,
@@ -145,7 +145,7 @@ export const onCall: Board = {
     ),
     throttled,
     attemptsByReason,
-    repeats,
+    retries,
     graph(
       'Timeouts',
       'What took longer than it may, by its phase: the way upstream, all of a call, or a client that did not send its body.',

@@ -33,7 +33,7 @@ import {
   quotaUsed,
   quotaUsedNow,
   quotaUsedOfLimit,
-  repeats,
+  retries,
   runsOutIn,
   store,
   unitsByClient,
@@ -215,7 +215,7 @@ export const platform: Board = {
     etaError,
     heading('Upstreams'),
     attemptsByReason,
-    repeats,
+    retries,
     graph('Connections', 'Connections to upstreams, calls that wait for one, and WebSockets.', [
       query(`sum by (upstream) (sluice_upstream_connections{${UPSTREAMS}})`, '{{upstream}}'),
       query(`sum by (upstream) (sluice_connection_waiting{${UPSTREAMS}})`, '{{upstream}}: calls that wait for one'),

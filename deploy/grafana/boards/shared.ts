@@ -105,7 +105,7 @@ export const refusalsByKind: Panel = graph(
 
 export const answersByStatus: Panel = graph(
   'Answers by status',
-  'What the upstream answered, as clients got it: without the answers that were repeated.',
+  'What the upstream answered, as clients got it: without the answers after which the call was retried.',
   [
     query(
       `sum by (status) (rate(sluice_requests_total{${CALLS},outcome="delivered"}[$__rate_interval]))`,
@@ -118,7 +118,7 @@ export const answersByStatus: Panel = graph(
 
 export const request: Panel = quantiles(
   'Request',
-  'From the arrival of a call to the end of its response, waiting and repeats included. Every dot is a call, with its correlation id.',
+  'From the arrival of a call to the end of its response, waiting and retries included. Every dot is a call, with its correlation id.',
   'sluice_request_duration_seconds',
   CLASSES,
 )
@@ -203,13 +203,13 @@ export const throttled: Panel = graph(
   { bars: true, stacked: true, colors: { 'explained: no': 'red', 'explained: yes': 'blue' } },
 )
 
-export const repeats: Panel = graph(
-  'Repeats',
-  'Share of repeats in the traffic, which retry.budget bounds; and how many were left out because it was spent.',
+export const retries: Panel = graph(
+  'Retries',
+  'Share of retries in the traffic, which retry.budget bounds; and how many were left out because it was spent.',
   [
     query(
       `sum(rate(sluice_attempts_total{${CLASSES},reason!="first"}[$__rate_interval])) / sum(rate(sluice_attempts_total{${CLASSES},reason="first"}[$__rate_interval]))`,
-      'repeats per call',
+      'retries per call',
     ),
     query(
       `sum by (upstream) (increase(sluice_retry_budget_exhausted_total{${UPSTREAMS}}[$__rate_interval]))`,
