@@ -121,19 +121,22 @@ const FIELDS = {
   ),
 }
 
-export const CredentialSchema = object({
-  ...FIELDS,
-  next: Type.Optional(
-    object(FIELDS, {
-      description: 'The credential that is to follow: it gets a part of the calls, and none once it is refused.',
-    }),
-  ),
-  canary: Type.Optional(
-    percent(
-      'Part of the calls that the next credential gets, also one that `credentials rotate` put into the store. Default: 5%.',
+export const CredentialSchema = object(
+  {
+    ...FIELDS,
+    next: Type.Optional(
+      object(FIELDS, {
+        description: 'The credential that is to follow: it gets a part of the calls, and none once it is refused.',
+      }),
     ),
-  ),
-})
+    canary: Type.Optional(
+      percent(
+        'Part of the calls that the next credential gets, also one that `credentials rotate` put into the store. Default: 5%.',
+      ),
+    ),
+  },
+  { description: 'How the account is proven to the upstream. Default: its calls go without a credential.' },
+)
 
 /** A member of a pool. It has no `next`: to rotate, a member is added and another removed. */
 export const PoolMemberSchema = object({

@@ -128,7 +128,10 @@ export const UpstreamSchema = object({
   accountHeader: Type.Optional(addedHeader('Header set upstream to the account’s id.')),
   accountQuery: Type.Optional(
     object(
-      { name: queryParameter(), paths: Type.Array(pathPrefix) },
+      {
+        name: queryParameter(),
+        paths: Type.Array(pathPrefix, { description: 'How the paths begin where it is added.' }),
+      },
       { description: 'Query parameter added upstream with the account’s id where a call below these paths lacks it.' },
     ),
   ),
@@ -268,9 +271,10 @@ export const UpstreamSchema = object({
     {
       connect: duration('To have a TCP connection.', { default: '5s' }),
       tls: duration('For the TLS handshake on it.', { default: '5s' }),
-      headers: duration('From the dispatch to the response headers, a wait for a connection included.', {
-        default: '60s',
-      }),
+      headers: duration(
+        'To have the response headers, once the upstream could have the whole request. Before that, a wait for one of `connections` may take as long.',
+        { default: '60s' },
+      ),
       idle: duration('Between two pieces of a body, in either direction.', { default: '300s' }),
       total: duration(
         'From the first attempt to the response headers of the last, delays between them included; a wait for quota before it is not, unless the client sends X-Sluice-Timeout.',
@@ -284,7 +288,10 @@ export const UpstreamSchema = object({
       [
         Type.Integer({ minimum: 1 }),
         Type.Object(
-          { min: Type.Integer({ minimum: 1 }), max: Type.Integer({ minimum: 1 }) },
+          {
+            min: whole('The fewest that may be in flight; it begins with so many.', { minimum: 1 }),
+            max: whole('The most that may be in flight.', { minimum: 1 }),
+          },
           { additionalProperties: false },
         ),
       ],

@@ -15,6 +15,11 @@ it('the configuration reference has no heading twice: alternatives are told apar
   expect(text).toMatch(/^## `cost`, with `limit`$[^]*^## `cost`, with `bytes`$/m)
 })
 
+it('the configuration reference says something of each field', () => {
+  const silent = [...readFileSync(REFERENCE, 'utf8').matchAll(/^\| `.*\| +(?:Required\. +)?\|$/gm)].map(([row]) => row)
+  expect(silent).toEqual([])
+})
+
 it('the configuration reference has each field of each object, where it is first described', () => {
   const tls = { type: 'object', properties: { key: { type: 'string', description: 'A key | or none.' } } }
   const port = {
