@@ -52,8 +52,8 @@ function withCommand([node = '', file = '', ...args]: readonly string[]): string
 }
 
 /**
- * V8 multiplies its young generation by this factor when live objects fill it (default 2). With 2, a start would grow it to 20 MB, and V8
- * keeps that while calls come. With 1, a start does with 4 MB.
+ * V8 multiplies its young generation by this factor when live objects fill it (default 2). With 2, a start would grow it, and V8 keeps
+ * that while calls come: see `npm run bench:start`. With 1, a start does with what there is.
  */
 function growYoungGeneration(factor: 1 | 2): void {
   setFlagsFromString(`--semi-space-growth-factor=${factor}`)

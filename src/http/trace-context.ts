@@ -28,7 +28,7 @@ const SAMPLED = 1
 const RANDOM_VALUES = 2 ** 56
 const TRACE_BYTES = 16
 const ID_BYTES = 24
-/** So many ids are drawn at a time, which takes a tenth of the time. */
+/** So many ids are drawn at a time: to ask for random bytes costs more than the bytes. */
 const DRAWN = 256
 
 /**

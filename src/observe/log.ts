@@ -186,9 +186,7 @@ function readable(line: AccessLine): string {
   return words.join(' ')
 }
 
-/**
- * Writes the same lines as pino at a third of the cost: a fixed shape for JSON.stringify, and many lines in one write.
- */
+/** Writes the same lines as pino, in less time: a fixed shape for JSON.stringify, and many lines in one write. */
 function jsonAccess(logger: Logger, output: LineOutput, base: object): Log['access'] {
   const starts = { info: startOf('info'), warn: startOf('warn') }
   const isEnabled = { info: logger.isLevelEnabled('info'), warn: logger.isLevelEnabled('warn') }

@@ -20,7 +20,7 @@ export type CacheResult = 'hit' | 'stale' | 'revalidated' | 'collapsed' | 'miss'
 
 /**
  * How often the library measures the delay of timers and the load of the event loop, in ms. Its defaults, 10 and 100,
- * take 0.5 % of a core while nothing happens.
+ * would wake an idle process that much more often: see `npm run bench:idle`.
  */
 const SELDOM = { eventLoopMonitoringPrecision: 50, eventLoopUtilizationTimeout: 1_000 }
 

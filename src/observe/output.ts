@@ -5,7 +5,7 @@ import { Socket } from 'node:net'
  * A pipe takes this many bytes whole or not at all (POSIX: PIPE_BUF), so that lines of several processes are not mixed.
  */
 const WHOLE_BYTES = 4_096
-/** The most bytes that are buffered while nobody reads: about 8,000 lines of calls. */
+/** The most bytes that are buffered while nobody reads. */
 const MOST_HELD = 4 * 1024 * 1024
 /**
  * The most lines of calls that are written together. To a pipe: so many that they fit into an empty one of Linux (64 KiB). To a file: more,

@@ -3,8 +3,8 @@ import type { Turn } from './turn.ts'
 
 /**
  * Counters and histograms for the request path. The client library looks up labels by their values at every
- * observation, three times with an exemplar; at four observations that is a tenth of the cost of a call. Here the user
- * of a series looks it up once, and the library reads the values when it is scraped.
+ * observation, three times with an exemplar, and a call makes four observations. Here the user of a series looks it up
+ * once, and the library reads the values when it is scraped.
  */
 export type Labels = Readonly<Record<string, string>>
 

@@ -12,7 +12,8 @@ import dispatcher from 'undici/lib/dispatcher/dispatcher.js'
 import pool from 'undici/lib/dispatcher/pool.js'
 
 /**
- * What forwards calls, of 110 modules that `undici` loads as a whole: with `fetch`, mocks and caches they take 70 ms of a start and 10 MB. The version of the package is fixed, so its files stay where they are.
+ * What forwards calls. As a whole, `undici` also loads `fetch`, mocks and caches, which make a start longer and take memory (see
+ * `npm run bench:start`). The version of the package is fixed, so its files stay where they are.
  */
 export const Pool = pool as typeof Undici.Pool
 export type Pool = Undici.Pool

@@ -29,7 +29,7 @@ export interface Wanted {
   readonly isTrouble?: boolean | undefined
 }
 
-/** After so many calls that are not wanted, a reader can pause: to pass over them takes less than half a millisecond. */
+/** After so many calls that are not wanted, a reader can pause, so that calls go on meanwhile. */
 const MOST_PASSED = 1_024
 
 /**

@@ -54,7 +54,7 @@ export class RouteTable {
   readonly #root = new Branch()
   readonly #classify: Classify
   readonly #cacheOf: RouteTableOptions['cacheOf']
-  /** Recent routes. Without this cache the look-up is half the cost of identifying a call. */
+  /** Recent routes, because most calls go where others went before. */
   readonly #found = new LRUCache<string, Match>({ max: FOUND_KEPT })
 
   constructor({ layers, classify = classifyByMethod, cacheOf }: RouteTableOptions) {

@@ -43,7 +43,7 @@ function accountInToken({ credential }: Route, headers: IncomingHttpHeaders): st
 
 let sharedTable: RouteTable | undefined
 
-/** One for all sandboxes of a process, built for the first: it takes 70 ms. */
+/** One for all sandboxes of a process, built for the first. */
 export function routeTable(): RouteTable {
   return (sharedTable ??= new RouteTable({ layers: [harness.routes()], classify: harness.classify }))
 }

@@ -1,7 +1,7 @@
 import type { FastifyServerOptions } from 'fastify'
 
 /**
- * Keeps Fastify from loading its schema compilers (more than 100 modules) at each start. It is for a server whose routes have no
+ * Keeps Fastify from loading its schema compilers, which are many modules, at each start. It is for a server whose routes have no
  * schemas: a route with a schema throws when it is added.
  */
 export const NO_SCHEMAS: NonNullable<FastifyServerOptions['schemaController']> = {

@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts'
 
-/** The most calls that go on in one turn. Each takes about 0.1 ms, in which no other call is served. */
+/** The most calls that go on in one turn, in which no other call is served: see `npm run bench:latency -- --only turns`. */
 const MOST_IN_A_TURN = 32
 
 const byClock = new WeakMap<Clock, Turns>()
@@ -70,7 +70,7 @@ export function nextTurn(clock: Clock): Promise<void> {
   return new Promise((resolve) => clock.soon(resolve))
 }
 
-/** The most calls that `endOfTurn` lets go on in one turn. Each takes up to 0.1 ms, in which nothing is read. */
+/** The most calls that `endOfTurn` lets go on in one turn, in which nothing is read. */
 const MOST_TOGETHER = 128
 
 interface End {
