@@ -37,6 +37,24 @@ describe('the list of folders', () => {
   })
 })
 
+describe('the diagram of docs/architecture.md', () => {
+  const text = readFileSync(join(ROOT, 'docs/architecture.md'), 'utf8')
+  const [, diagram = ''] = /flowchart TD\n(.*?)^```/ms.exec(text) ?? []
+  const arrows = diagram.split('\n').flatMap((line) => arrowsIn(line, diagram))
+  const shown = new Set(arrows.flat())
+
+  it('has no arrow that an import must not take', () => {
+    expect(arrows.filter(([from, to]) => !namesIn(from).includes(to))).toEqual([])
+  })
+
+  it('says which folders it leaves out', () => {
+    const [said = ''] = /^The diagram leaves out .*?\n\n/ms.exec(text) ?? []
+    const named = [...said.matchAll(/`([^`]+)`/g)].map(([, name]) => name!)
+    const folders = Object.keys(LAYERS).filter((folder) => folder !== '.' && !shown.has(folder))
+    expect(named.toSorted()).toEqual(folders.toSorted())
+  })
+})
+
 describe('the linter', () => {
   const wrong = {
     'a type from a folder above': [
@@ -84,6 +102,18 @@ describe('the linter', () => {
 
 function namesIn(folder: string): string[] {
   return LAYERS[folder]!.split(' ').filter((name) => name !== '')
+}
+
+/** The arrows of a line such as `a --> b[its/folder] & c --> d`, as pairs of folders. */
+function arrowsIn(line: string, diagram: string): [from: string, to: string][] {
+  const steps = line.split('-->').map((step) => step.split('&').map((node) => folderOf(node.trim(), diagram)))
+  return steps.slice(1).flatMap((to, i) => steps[i]!.flatMap((from) => to.map((one): [string, string] => [from, one])))
+}
+
+/** The text of a node in brackets, wherever in the diagram they stand. */
+function folderOf(node: string, diagram: string): string {
+  const [id = ''] = node.split('[')
+  return new RegExp(`\\b${id}\\[(.*?)\\]`).exec(diagram)?.[1] ?? id
 }
 
 /** The TypeScript files below `src`. */
