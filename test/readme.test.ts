@@ -77,7 +77,7 @@ describe('the README’s table of commands', () => {
   })
 })
 
-it.each(README_FILES)(
+it.each([...README_FILES, 'deploy/README.md'])(
   'every link of %s into the repository leads to a file that there is, and a heading in it',
   (file) => {
     const links = [...readText(file).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)]
@@ -89,6 +89,16 @@ it.each(README_FILES)(
     expect(broken.map(([link]) => link)).toEqual([])
   },
 )
+
+it('the README leads to every page', () => {
+  const text = readText('README.md')
+  expect(README_FILES.filter((file) => file !== 'README.md' && !text.includes(`(${file}`))).toEqual([])
+})
+
+it('the glossary is in alphabetical order', () => {
+  const words = readmeTable('word').map(({ word = '' }) => word.toLowerCase())
+  expect(words).toEqual(words.toSorted())
+})
 
 /** As they stand behind a `#`. */
 function headingsOf(text: string): Set<string> {
