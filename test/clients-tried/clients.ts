@@ -161,7 +161,7 @@ export const CLIENTS: readonly Client[] = [
     package: 'java',
     program: 'JavaHttpClient.java',
     key: '`Bearer KEY`',
-    tried: 'any API: get and post JSON, with the default `Upgrade: h2c`, which is not heeded',
+    tried: 'any API: get and post JSON, with the default `Upgrade: h2c`, which is ignored',
     prints: [200, { name: 'a' }],
     saysOfWrongKey: WHY,
   },
@@ -171,7 +171,7 @@ export const CLIENTS: readonly Client[] = [
     package: 'curl',
     program: 'curl.sh',
     key: '`Bearer KEY`',
-    tried: 'any API: get and post JSON, with `Upgrade: h2c`, which is not heeded',
+    tried: 'any API: get and post JSON, with `Upgrade: h2c`, which is ignored',
     prints: { name: 'a' },
     saysOfWrongKey: WHY,
   },
@@ -205,8 +205,7 @@ export function page(): string {
   })
   return `# Clients tried
 
-The test \`test/clients-tried/clients.test.ts\` runs these clients through a gateway, and writes nothing of them anew: their users' own calls, with the address
-and the key of the gateway. It checks that each gets the vendor's answer, that the vendor gets its own credential and never the client's key, and what a client says of\na wrong key. This page is made by \`node test/clients-tried/write-page.ts\`.
+The test \`test/clients-tried/clients.test.ts\` runs these clients, unchanged, through a gateway, with its address and the key of a client. It checks that each gets the vendor's answer, that the vendor gets its own credential and never the client's key, and what a client says of\na wrong key. This page is made by \`node test/clients-tried/write-page.ts\`.
 
 ${table(['client', 'version', 'its key goes as', 'what was tried'], rows)}
 
@@ -214,8 +213,8 @@ git over HTTPS, and tools that have no setting for the address, are tried with \
 
 ## What is set
 
-\`SLUICE_URL\` is the gateway's, such as \`http://127.0.0.1:8080\`, and \`SLUICE_KEY\` is a client's key. The upstreams are called \`github\`, \`slack\`, \`jira\`,
-\`openai\` and \`any\`. The whole programs are in \`test/clients-tried/programs\`.
+\`SLUICE_URL\` is the gateway's, such as \`http://127.0.0.1:8080\`, and \`SLUICE_KEY\` is a client's key. The upstreams have the names
+that the URLs begin with. The whole programs are in \`test/clients-tried/programs\`.
 
 ${parts.join('\n')}`
 }
