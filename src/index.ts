@@ -19,8 +19,8 @@ type Optional<T> = T extends readonly (infer Item)[]
 type WholeConfig = Optional<StaticEncode<typeof ConfigSchema>>
 
 /**
- * What stands in a `sluice.yaml`, as an object: the same fields, units, defaults and references (`'${env:NAME}'`). The README and
- * `sluice schema` describe each field.
+ * What stands in a `sluice.yaml`, as an object: the same fields, units, defaults and references (`'${env:NAME}'`). docs/reference.md and
+ * `npx sluice schema` describe each field.
  */
 export type GatewayConfig = WholeConfig & { readonly upstreams: NonNullable<WholeConfig['upstreams']> }
 
