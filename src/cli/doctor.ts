@@ -206,7 +206,7 @@ async function evictionOf(node: Redis, what = 'redis memory'): Promise<Finding> 
   const info = await node.info('memory').catch(() => '')
   const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1]
   const bytes = Number(/^maxmemory:(\d+)/m.exec(info)?.[1] ?? 0)
-  const todo = 'set its maxmemory-policy to noeviction: a quota that is evicted is granted a second time'
+  const todo = 'set its maxmemory-policy to noeviction: a quota that is evicted may be granted a second time'
   if (policy === undefined) return { level: 'warn', what, finding: 'it does not say whether it evicts keys', todo }
   if (policy === 'noeviction') return { level: 'ok', what, finding: 'it evicts no keys' }
   const level = bytes > 0 ? 'fail' : 'warn'
