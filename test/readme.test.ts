@@ -75,6 +75,19 @@ describe('the README’s table of commands', () => {
     )
     expect(wrong).toEqual([])
   })
+
+  it('names commands and options that there are in every block of code, too', async () => {
+    const helps = await helpTexts()
+    const lines = [...README.matchAll(/^npx sluice ([^#\n]+)/gm)].map(([, line = '']) => `${line.split(' -- ')[0]} `)
+    expect(lines).not.toEqual([])
+    const wrong = lines.filter((line) => {
+      const name = [...helps.keys()].find((name) => line.startsWith(`${name} `))
+      return (
+        name === undefined || ![...line.matchAll(/--[a-z-]+/g)].every(([option]) => hasWord(helps.get(name), option))
+      )
+    })
+    expect(wrong).toEqual([])
+  })
 })
 
 it.each([...README_FILES, 'deploy/README.md'])(
