@@ -34,7 +34,7 @@ interface Options {
   readonly client?: string
 }
 
-/** What the gateway would do with a call: where it goes, what it is charged to, and whether it may be repeated. */
+/** What the gateway would do with a call: where it goes, what it is charged to, and whether it may be retried. */
 interface Explanation {
   readonly method: string
   readonly url: string
@@ -315,7 +315,7 @@ function print({ explanation, details, doubt }: Explained, budgets: readonly Cli
     ['because', details.because],
     ['charged to', charged.length > 0 ? charged.join(', ') : 'no limit'],
     ...(budgets.length === 0 ? [] : [['budget', budgets.map(describeBudget).join(', ')]]),
-    ['repeat', retry === 'safe' ? 'safe' : 'only if nothing was sent'],
+    ['retry', retry === 'safe' ? 'safe' : 'only if nothing was sent'],
     ['credential', (credential ?? 'none') + describePool(details.pool)],
     ['cache', describeCache(details.cache)],
   ]

@@ -243,7 +243,7 @@ account     demo
 class       template
 because     route /template/api/templates/{templateIdentifier}
 charged to  template 100 per 1m, read 1000 per 1m
-repeat      safe
+retry       safe
 credential  harness/demo
 cache       no
 `)
