@@ -1,5 +1,5 @@
 import type { Budget, BudgetLimit } from '../clients/budget.ts'
-import type { Limit } from '../ledger/limit.ts'
+import { windowLengthMs } from '../ledger/limit.ts'
 import { type Grant, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { Permit } from '../queue/permit.ts'
 import { amountOf, amountText } from '../schema/price-schema.ts'
@@ -148,12 +148,13 @@ class BudgetCharge implements Spend {
     const holder = schedule?.heldBy(1, now)
     const lacks = ({ limit, used }: LimitUsage, i: number): boolean =>
       limit.isEnforced && used + chargeSet.units[i]! > limit.requests
-    const { limit, used } = usage.find((one) => one.limit === holder) ?? usage.find(lacks) ?? usage[0]!
+    const scarce = usage.find((one) => one.limit === holder) ?? usage.find(lacks) ?? usage[0]!
+    const { limit } = scarce
     const { kind, name } = this.#budget!.levelOf(limit)
     const retryAfterMs = schedule?.waitMs(1, now) ?? limit.windowMs
     const units = chargeSet.units[usage.findIndex((one) => one.limit === limit)]!
     const more = limit.unit === undefined ? '' : `; this call may cost ${amountText(limit, units)}`
-    const shortage = shortageOf(limit, used, units, grant)
+    const shortage = shortageOf(scarce, units, grant, this.#call.clock.wall())
     const message = `the ${kind} ${name} ${shortage}${more}; more comes back in ${roughly(retryAfterMs)}`
     return new Failure('share_exceeded', message, { retryAfterMs })
   }
@@ -167,18 +168,24 @@ class BudgetCharge implements Spend {
 }
 
 /** Why a budget has no room for a call of so many units. Units that other gateways lease do not count as used. */
-function shortageOf(limit: Limit, used: number, units: number, { schedule, isLocal }: Grant): string {
-  const { requests, calendar, label } = limit
+function shortageOf(
+  { limit, used, resetMs }: LimitUsage,
+  units: number,
+  { schedule, isLocal }: Grant,
+  wall: number,
+): string {
+  const { requests, calendar, label, countingToleranceMs } = limit
   const length = calendar === undefined ? label.split(' ', 1)[0]! : `this ${calendar.unit}`
   const budget = `its budget of ${amountText(limit, requests)} in ${length}`
   if (isLocal) return `may spend only a part of ${budget} while the quota store is away`
   if (used >= requests) return `has used ${budget}`
   const setAside = requests - used - (schedule?.limits.find((one) => one.limit === limit)?.free ?? requests)
-  const aside =
-    setAside > 0 && used + units <= requests
-      ? `, and ${amountText(limit, setAside)} are set aside for other gateways`
-      : ''
-  return `has used ${amountText(limit, used)} of ${budget}${aside}`
+  const usedOf = `has used ${amountText(limit, used)} of ${budget}`
+  if (setAside <= 0 || used + units > requests) return usedOf
+  const sinceBeginMs = windowLengthMs(limit, wall + resetMs) - resetMs
+  if (calendar !== undefined && sinceBeginMs < countingToleranceMs)
+    return `${usedOf}, and may use the rest once the ${calendar.unit} before is surely over`
+  return `${usedOf}, and ${amountText(limit, setAside)} are set aside for other gateways`
 }
 
 const ignore = (): void => undefined

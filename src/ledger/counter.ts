@@ -167,10 +167,9 @@ export class Counter {
 
   /** How many units come back when, soonest first, as far as a call of `units` needs to know. */
   releases(now: number, units = 1): Release[] {
-    const { kind, countingToleranceMs } = this.limit
+    const { kind } = this.limit
     const used = this.used(now)
-    // A call waits until the upstream can't count it in this window any more, even if the upstream's clock is behind.
-    if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + countingToleranceMs - now, units: used }]
+    if (kind === 'calendar') return this.#windowEnds(now, used)
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
     const isReserving = this.limit.settles === 'at-end'
     const releases = this.charges(now).map((charges) => {
@@ -181,6 +180,21 @@ export class Counter {
     })
     if (isReserving) releases.sort((a, b) => a.inMs - b.inMs)
     return withOthers(releases, this.others(now), units - this.free(now))
+  }
+
+  /**
+   * A call waits until the upstream can't count it in a window any more, even if the upstream's clock is behind. So the window before
+   * may hold back calls for a moment, too.
+   */
+  #windowEnds(now: number, used: number): Release[] {
+    const { countingToleranceMs } = this.limit
+    const release = (bucket: number, units: number): Release => ({
+      inMs: this.startOf(bucket + 1) + countingToleranceMs - now,
+      units,
+    })
+    const end = release(this.#current, used)
+    const isBeforeCounted = this.bucketOf(now - countingToleranceMs) < this.#current
+    return isBeforeCounted ? [release(this.#current - 1, this.#most(now) - used), end] : [end]
   }
 
   /** Units that others may or may not use; undefined if there are none. */

@@ -70,6 +70,22 @@ it('a budget is warned of once an episode: not while it stays full, and anew aft
   expect(await warned(second)).toMatchObject({ rolling: 1 })
 })
 
+it('a refusal just after a window tells that the next one begins in a moment, by the clock of everybody', async () => {
+  const upstream = await startUpstream()
+  const clock = new SimulatedClock(1_700_000_000_000 - (1_700_000_000_000 % HOUR_MS) + 60_000)
+  const gateway = await startGateway(harnessConfig(upstream.url, {}, { clients }), { clock })
+  await send(gateway, 'calendar', 10)
+  await clock.advance(HOUR_MS - 60_000 + 300)
+  const ask = () => call(gateway.url, '/harness/ng/api/a', { headers: { 'x-sluice-key': 'calendar' } })
+  const refused = await ask()
+  expect(refused.headers['retry-after']).toBe('1')
+  expect((refused.json() as { message: string }).message).toBe(
+    'the client calendar has used 0 requests of its budget of 10 requests in this hour, and may use the rest once the hour before is surely over; more comes back in 700 ms',
+  )
+  await clock.advance(701)
+  expect((await ask()).status).toBe(200)
+})
+
 it('each of two gateways warns once of a budget that they share', async () => {
   const upstream = await startUpstream()
   const config = harnessConfig(upstream.url, {}, { clients, store: stores.Redis() })

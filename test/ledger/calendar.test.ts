@@ -139,6 +139,26 @@ describe.each([
     await ledger.close()
   })
 
+  it('that was used up says just after its end that it counts until the clock of the vendor is surely in the next', async () => {
+    const month = budget('month', {})
+    const { open } = store()
+    let clock = clockAt('2027-02-10T12:00Z')
+    let ledger = await open(clock)
+    expect(await spend(ledger, month, 80)).toBe(80)
+    await ledger.close()
+    clock = pass(clock, Date.parse('2027-03-01T00:00:00.300Z') - clock.wall())
+    ledger = await open(clock, 'two')
+    expect(await spend(ledger, month, 20)).toBe(20)
+    const refused = await ledger.charge(month, 1)
+    expect(refused.granted).toBe(0)
+    // Of the new month, too, 20 are used.
+    expect([1, 80].map((calls) => refused.schedule?.waitMs(calls, clock.now()))).toEqual([700, 700])
+    expect(refused.schedule?.waitMs(81, clock.now())).toBe(31 * DAY + 700)
+    await clock.advance(701)
+    expect(await spend(ledger, month, 1_000)).toBe(80)
+    await ledger.close()
+  })
+
   it('of more money than four bytes, or a thousand dollars, can say is there after a restart, too', async () => {
     const limit = limitOf({ id: 'm', class: 'budget', requests: 5e12, unit: 'usd', ...windowOf('month', {}) })
     const costly = chargeSetOf('client:team', [{ limit, units: 3e12 }])

@@ -142,8 +142,10 @@ export function scheduleOf(
 function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
   const time = reply[0]! / 1_000
   const counter = new Counter(limit)
-  if (limit.kind === 'calendar' || limit.kind === 'concurrent')
-    counter.restore(time, counter.bucketOf(time), reply[FIRST + i * FIELDS]!)
+  const [used, , free] = [0, 1, 2].map((n) => reply[FIRST + i * FIELDS + n]!) as [number, number, number]
+  if (limit.kind === 'calendar' || limit.kind === 'concurrent') counter.restore(time, counter.bucketOf(time), used)
+  // What the window before still holds back.
+  if (limit.kind === 'calendar') counter.restore(time, counter.bucketOf(time) - 1, limit.requests - free)
   for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
   return counter.releases(time)
 }
