@@ -54,7 +54,7 @@ export type Stamp = Static<typeof StampSchema>
  * What is kept of one limit of a partition. `at`: when it was stored; without it, that may have been just now.
  * `charges`: units, and at least how long before `at` they were charged; a negative time is after `at`, for calls in
  * flight. `windows`: only of a calendar limit, the units in each of its windows. `uncertain`: units that may have been
- * charged after `at`; 0 after an orderly stop.
+ * charged after `at`; 0 after an orderly stop. If they are `ALL`, they were charged before `at`.
  */
 export type StoredLimit = Static<typeof LimitSchema>
 

@@ -78,9 +78,7 @@ export class MemoryLedger implements Ledger {
   readonly #partitions = new Map<string, LimitTable<Tally>>()
   readonly #stored: Map<string, StoredPartition>
   readonly #loadedAt: number
-  /** The files that were found lack charges: every limit may be used up. */
-  readonly #wasBehind: boolean
-  /** When an earlier process took every limit that no file mentions for used up; undefined if none did. */
+  /** When this process, or an earlier one, took every limit that no file mentions for used up; undefined if none did. */
   readonly #usedUpAt: Stamp | undefined
   readonly #inFlight: InFlight
   /** The partitions whose calls in flight were renewed since they were written. */
@@ -102,9 +100,8 @@ export class MemoryLedger implements Ledger {
     this.#files = files
     this.#options = options
     this.#stored = files?.load() ?? new Map()
-    this.#wasBehind = files?.isBehind ?? false
-    this.#usedUpAt = files?.loadUsedUp()
     this.#loadedAt = clock.now()
+    this.#usedUpAt = files?.isBehind === true ? this.#stamp(this.#loadedAt) : files?.loadUsedUp()
     this.#wallAheadMs = clock.wall() - this.#loadedAt
     this.#inFlight = new InFlight({
       clock,
@@ -112,8 +109,9 @@ export class MemoryLedger implements Ledger {
       // The files are written so that calls in flight count after a crash, too, until they can't arrive any more.
       onRenewed: () => void this.#saveEach(this.#renewed),
     })
-    if (this.#wasBehind) {
-      for (const [partition, limits] of this.#stored) this.#stored.set(partition, usedUp(limits))
+    if (files?.isBehind === true) {
+      // The files lack charges.
+      for (const [partition, limits] of this.#stored) this.#stored.set(partition, allUsedUp(limits, this.#usedUpAt!))
       this.#retry()
     }
   }
@@ -317,21 +315,12 @@ export class MemoryLedger implements Ledger {
       this.#followWall(this.#clock.now())
     }
     const tally = new Tally(limit, this.#wallAheadMs)
-    const stored = this.#stored.get(partition)?.[limit.id] ?? this.#usedUp(limit)
-    const uncertain = this.#wasBehind ? ALL : (stored?.uncertain ?? 0)
-    tally.restore(this.#loadedAt, stored, uncertain, this.#wallAheadMs, this.#clock)
+    // The process that took all limits for used up wrote only those that it used, or that had a file. A limit that was
+    // made since is taken for used up, too. A list of the limits that existed then would not do: limits that are counted
+    // apart, such as by client, are known from their first call on, and would be granted twice.
+    const stored = this.#stored.get(partition)?.[limit.id] ?? (this.#usedUpAt && usedUp(limit, this.#usedUpAt))
+    if (stored !== undefined) tally.restore(this.#loadedAt, stored, this.#wallAheadMs, this.#clock)
     return tally
-  }
-
-  /**
-   * What to restore of a limit that no file mentions, if an earlier process took all such limits for used up. That
-   * process wrote only the limits that it used. A limit that was made since is taken for used up, too. A list of the
-   * limits that existed then would not do: limits that are counted apart, such as by client, are known from their first
-   * call on, and would be granted twice.
-   */
-  #usedUp({ requests, windowMs }: Limit): StoredLimit | undefined {
-    if (this.#usedUpAt === undefined || this.#wasBehind) return undefined
-    return { at: this.#usedUpAt, windowMs, charges: [{ agoMs: 0, units: requests }], uncertain: 0 }
   }
 
   #reserve(chargeSet: ChargeSet, tallies: readonly Tally[], calls: number, now: number): void {
@@ -401,7 +390,7 @@ export class MemoryLedger implements Ledger {
     const partitions = new Set([...this.#partitions.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
     for (const partition of partitions) this.#save(partition, now)
     // Without the mark, the next process can't tell from the folder what was taken for used up here.
-    if (files.isBehind && this.#wasBehind) files.saveUsedUp(this.#stamp(this.#loadedAt))
+    if (files.isBehind && this.#usedUpAt !== undefined) files.saveUsedUp(this.#usedUpAt)
     files.unmark()
   }
 
@@ -441,8 +430,13 @@ function scheduleOf({ units }: ChargeSet, tallies: readonly Tally[], now: number
   )
 }
 
-function usedUp(limits: StoredPartition): StoredPartition {
-  return Object.fromEntries(Object.entries(limits).map(([id, stored]) => [id, { ...stored, uncertain: ALL }]))
+function allUsedUp(limits: StoredPartition, at: Stamp): StoredPartition {
+  return Object.fromEntries(Object.entries(limits).map(([id, stored]) => [id, usedUp(stored, at)]))
+}
+
+/** What is stored of a limit that may have been used up by that time. */
+function usedUp({ windowMs }: Pick<StoredLimit, 'windowMs'>, at: Stamp): StoredLimit {
+  return { at, windowMs, charges: [], uncertain: ALL }
 }
 
 function usageOf(tallies: readonly Tally[], now: number): LimitUsage[] {

@@ -78,24 +78,25 @@ export class Tally implements CountedLimit {
     if (this.record !== undefined) this.counter.setCalendar(now, aheadMs, this.record)
   }
 
-  /** Counts what an earlier process stored. `uncertain` units may have been charged after that, at worst all of them just now. */
-  restore(now: number, stored: StoredLimit | undefined, uncertain: number, wallAheadMs: number, clock: Clock): void {
+  /** Counts what an earlier process stored, and what it may have charged after that, at worst just now. */
+  restore(now: number, stored: StoredLimit, wallAheadMs: number, clock: Clock): void {
     const { counter, record, limit } = this
-    if (stored !== undefined) {
-      const elapsed = elapsedSince(stored.at, clock.boot, now, now + wallAheadMs)
-      const charged = record ?? counter
-      const latest = charged.bucketOf(now + limit.inFlightLeaseMs)
-      for (const { agoMs, units } of stored.charges) {
-        const at = now - elapsed.leastMs - agoMs - INSIDE_MS
-        charged.restore(now, Math.min(charged.bucketOf(at), latest), units)
-      }
-      if (stored.windows === undefined || elapsed.isWallSet) this.setCalendar(now, wallAheadMs)
-      else if (record !== undefined) this.#restoreWindows(now, stored.windows)
+    const elapsed = elapsedSince(stored.at, clock.boot, now, now + wallAheadMs)
+    const charged = record ?? counter
+    const latest = charged.bucketOf(now + limit.inFlightLeaseMs)
+    for (const { agoMs, units } of stored.charges) {
+      const at = now - elapsed.leastMs - agoMs - INSIDE_MS
+      charged.restore(now, Math.min(charged.bucketOf(at), latest), units)
     }
+    if (stored.windows === undefined || elapsed.isWallSet) this.setCalendar(now, wallAheadMs)
+    else if (record !== undefined) this.#restoreWindows(now, stored.windows)
+    const { uncertain } = stored
     const units = Math.min(uncertain, limit.requests)
     if (units === 0) return
-    counter.addCommitted(now, now, units, limit.countingToleranceMs)
-    record?.addCommitted(now, now, units, limit.countingToleranceMs)
+    const agoMs = uncertain === ALL ? elapsed.leastMs : 0
+    const laterMs = limit.countingToleranceMs - agoMs
+    counter.addCommitted(now, now - agoMs, units, laterMs)
+    record?.addCommitted(now, now - agoMs, units, laterMs)
   }
 
   #restoreWindows(now: number, windows: NonNullable<StoredLimit['windows']>): void {

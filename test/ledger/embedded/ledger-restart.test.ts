@@ -108,6 +108,29 @@ describe('the embedded ledger, after a restart', () => {
     await after.close()
   })
 
+  it('takes what was written before a full disk for used up for one window, though nobody uses it until the next start', async () => {
+    const dir = newFolder()
+    const clock = new SimulatedClock(NOON)
+    const full = new LedgerFiles(dir)
+    const before = new MemoryLedger(clock, full)
+    for (const limit of [rolling, hourly]) spend(before, limit, 1)
+    full.markBehind()
+    full.unlock()
+    await new MemoryLedger(clock, new LedgerFiles(dir)).close()
+    const free = async (limit: ChargeSet): Promise<number> => {
+      const ledger = new MemoryLedger(clock, new LedgerFiles(dir))
+      const { granted } = ledger.charge(limit, 1_000)
+      await ledger.close()
+      return granted
+    }
+    await clock.advance(19_000)
+    expect([await free(rolling), await free(hourly)]).toEqual([0, 0])
+    await clock.advance(1_500)
+    expect([await free(rolling), await free(hourly)]).toEqual([200, 0])
+    await clock.advance(HOUR)
+    expect(await free(hourly)).toBe(100)
+  })
+
   it('of the machine that took longer than a window and a quarter of an hour finds its quota unused', async () => {
     const dir = newFolder()
     const before = new MemoryLedger(new SimulatedClock(1e9, 'first'), new LedgerFiles(dir))
