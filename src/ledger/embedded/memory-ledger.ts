@@ -133,6 +133,7 @@ export class MemoryLedger implements Ledger {
   }
 
   get #isRefusing(): boolean {
+    if (this.#isClosed) return true
     if (this.#problem === undefined || this.#options.onOutage === 'open') return false
     return this.#options.onOutage === 'closed' || this.#files?.isBehind !== true
   }
@@ -229,7 +230,6 @@ export class MemoryLedger implements Ledger {
    * if it can't be marked either, because the next process would then grant the same quota again.
    */
   async close(): Promise<void> {
-    this.#isClosed = true
     this.#retryTimer?.cancel()
     this.#givenBackTimer?.cancel()
     this.#inFlight.close()
@@ -245,6 +245,7 @@ export class MemoryLedger implements Ledger {
         'what was charged is neither written nor marked as missing, and may be granted again after the next start'
       throw new Error(`the quota can not be written to disk (${(error as Error).message}): ${what}`, { cause: error })
     } finally {
+      this.#isClosed = true
       files.unlock()
     }
   }
@@ -274,7 +275,6 @@ export class MemoryLedger implements Ledger {
    * them.
    */
   #saveSoon({ partition }: ChargeSet): void {
-    // Once the ledger is closed, the folder may be another process's.
     if (this.#files === undefined || this.#isClosed) return
     this.#givenBack.add(partition)
     this.#givenBackTimer ??= this.#clock.schedule(GIVEN_BACK_MS, () => {
@@ -287,7 +287,7 @@ export class MemoryLedger implements Ledger {
     // This goes over a copy. Otherwise a partition that is added meanwhile would be written in the same pass, which
     // might never end.
     return forEachInTurns([...partitions], MOST_SAVED_IN_A_TURN, this.#clock, (partition) => {
-      // `close` saves all and empties the set. After that the folder may be another process's.
+      // `close` saves all and empties the set.
       if (partitions.delete(partition) && this.#problem === undefined) this.#trySave(partition, this.#now())
     })
   }
@@ -395,7 +395,8 @@ export class MemoryLedger implements Ledger {
   }
 
   #save(partition: string, now: number): void {
-    if (this.#files === undefined) return
+    // Once the ledger is closed, the folder may be another process's.
+    if (this.#files === undefined || this.#isClosed) return
     const limits: Record<string, StoredLimit> = {}
     for (const [id, stored] of Object.entries(this.#stored.get(partition) ?? {})) {
       if (this.#loadedAt + 2 * stored.windowMs > now) limits[id] = stored

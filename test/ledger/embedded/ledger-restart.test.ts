@@ -1,7 +1,7 @@
 import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf, StoreUnavailableError } from '../../../src/ledger/ledger.ts'
 import { LedgerFiles } from '../../../src/ledger/embedded/ledger-files.ts'
 import { limitOf, type LimitSpec, windowOf } from '../../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../../src/ledger/embedded/memory-ledger.ts'
@@ -287,11 +287,14 @@ describe('what calls give back, in the embedded ledger', () => {
   it('is not written after the end of the ledger, when another process has the folder', async () => {
     const clock = new SimulatedClock(1e9)
     const { ledger, written } = open(newFolder(), clock)
-    const late = ledger.charge(costly, 1)
+    const [late, dear] = [ledger.charge(costly, 1), ledger.charge(costly, 1)]
     ledger.refund(ledger.charge(costly, 1))
     await ledger.close()
     const atEnd = written.times
     ledger.refund(late)
+    ledger.commit(dear)
+    ledger.commit(dear.rest!, [3 * USD])
+    expect(() => ledger.charge(costly, 1)).toThrow(StoreUnavailableError)
     await clock.advance(12_000)
     expect(written.times).toBe(atEnd)
   })
