@@ -56,9 +56,9 @@ export function openEmbedded(
   { dir = '.sluice', onOutage }: StoreConfig,
   { clock, logger, onChange }: { clock: Clock; logger: Logger; onChange?: () => void },
 ): MemoryLedger {
-  const tell = (problem: Error | undefined): void => {
+  const tell = (problem: string | undefined): void => {
     if (problem === undefined) logger.warn({ dir }, 'the quota is written to disk again')
-    else logger.error({ dir, error: problem.message }, `the quota can not be written to disk: ${UNWRITTEN[onOutage]}`)
+    else logger.error({ dir }, problem)
     onChange?.()
   }
   return new MemoryLedger(clock, new LedgerFiles(dir), { onOutage, onChange: tell })
@@ -119,12 +119,6 @@ function logConnection(redis: Redis | Cluster, logger: Logger): void {
   redis.on(NEEDLESS_PASSWORD, tellNeedless)
   redis.on('+node', (node: Redis) => node.on(NEEDLESS_PASSWORD, tellNeedless))
 }
-
-const UNWRITTEN = {
-  lease: 'it is counted in memory until it can, and taken for used up if the process dies meanwhile',
-  closed: 'calls that need a quota are refused until it can',
-  open: 'it is counted in memory until it can',
-} satisfies Record<StoreConfig['onOutage'], string>
 
 /**
  * The parts of a Redis error that may be logged. The error also carries the command that failed: when the password is wrong,

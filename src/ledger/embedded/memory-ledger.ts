@@ -47,8 +47,8 @@ const MOST_SAVED_IN_A_TURN = 16
 export interface MemoryLedgerOptions {
   /** What calls get while charges can't be written to disk; see `MemoryLedger`. */
   readonly onOutage?: OutagePolicy
-  /** Told when charges can't be written to disk, and why, and when they can again. */
-  readonly onChange?: (problem: Error | undefined) => void
+  /** Told what `problem` says when charges can't be written to disk, and undefined when they can again. */
+  readonly onChange?: (problem: string | undefined) => void
 }
 
 /**
@@ -126,9 +126,10 @@ export class MemoryLedger implements Ledger {
 
   get problem(): string | undefined {
     if (this.#problem === undefined) return undefined
+    const afterCrash = this.#files?.isBehind === true ? 'taken for used up' : 'may be granted again'
     const what = this.#isRefusing
       ? 'calls that need a quota are refused'
-      : 'quotas are counted in memory, and taken for used up after a crash'
+      : `quotas are counted in memory, and ${afterCrash} after a crash`
     return `the quota can not be written to disk (${this.#problem.message}): ${what}`
   }
 
@@ -366,7 +367,7 @@ export class MemoryLedger implements Ledger {
     }
     this.#retryTimer?.cancel()
     this.#retryTimer = this.#clock.schedule(RETRY_MS, () => this.#retry())
-    if (isNew) this.#options.onChange?.(problem)
+    if (isNew) this.#options.onChange?.(this.problem)
   }
 
   #retry(): void {

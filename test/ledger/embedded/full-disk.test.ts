@@ -30,7 +30,7 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
     const files = new LedgerFiles(dir)
     const problems: (string | undefined)[] = []
     const ledger = new MemoryLedger(clock, files, {
-      onChange: (problem) => void problems.push(problem?.message),
+      onChange: (problem) => void problems.push(problem),
       ...options,
     })
     opened.push(ledger)
@@ -151,7 +151,7 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
   it('refuses calls where the folder can not be marked, but lets them pass with onOutage: open', () => {
     for (const onOutage of ['lease', 'open'] as const) {
       const disk = new SmallDisk()
-      const { ledger, dir } = start(disk, { onOutage })
+      const { ledger, dir, problems } = start(disk, { onOutage })
       spend(ledger, 5)
       disk.fill()
       // In the way of the mark.
@@ -162,6 +162,10 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
       if (onOutage === 'open') expect(spend(ledger, 100)).toBe(95)
       else expect(() => spend(ledger, 1)).toThrow('the quota store did not answer')
       expect([ledger.isReady, ledger.isDegraded]).toEqual([onOutage === 'open', true])
+      const what =
+        onOutage === 'open' ? 'quotas are counted in memory, and may be granted again' : 'calls .* are refused'
+      expect(problems).toEqual([ledger.problem])
+      expect(ledger.problem).toMatch(new RegExp(`^the quota can not be written to disk \\(ENOSPC.*\\): ${what}`))
       rmSync(join(dir, 'quota.behind'), { recursive: true })
     }
   })
