@@ -446,6 +446,6 @@ function usageOf(tallies: readonly Tally[], now: number): LimitUsage[] {
     limit: counter.limit,
     used: counter.used(now),
     resetMs: counter.resetMs(now),
-    effective: counter.effective(now),
+    effective: counter.limit.isEnforced ? counter.effective(now) : undefined,
   }))
 }
