@@ -199,7 +199,7 @@ export class Counter {
 
   /** Units that others may or may not use; undefined if there are none. */
   others(now: number): Others | undefined {
-    const adaptive = this.#adaptiveLimit
+    const adaptive = this.#adaptiveLimitAt(now)
     if (adaptive === undefined) return undefined
     const { requests, growthMs } = this.limit
     const units = adaptive.cap(requests, growthMs, now) - adaptive.sure(requests, growthMs, now)

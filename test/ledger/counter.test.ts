@@ -78,6 +78,14 @@ describe('a counter', () => {
     expect(counter.used(52_000)).toBe(1)
   })
 
+  it('knows of no others once the whole limit may be used again', () => {
+    const counter = counterOf(60_000, 100)
+    counter.refuse(1_000, 500, 1)
+    expect(counter.others(200_000)?.units).toBeGreaterThan(0)
+    expect(counter.releases(241_000)).toEqual([])
+    expect(counter.others(241_000)).toBeUndefined()
+  })
+
   it('stands still when its clock is set back', () => {
     const counter = counterOf(1_000)
     addTo(counter, 50_000, 5)
