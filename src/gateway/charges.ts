@@ -16,7 +16,7 @@ import {
   type Split,
 } from '../schema/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
-import { concurrentSuffix, type Limit, limitOf, windowOf } from '../ledger/limit.ts'
+import { concurrentSuffix, type Limit, limitOf, nextOrder, windowOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { bodyText } from '../answers/body-text.ts'
@@ -65,6 +65,8 @@ export class Rule {
   readonly #reserve: Reserve | undefined
   readonly #finishMs: number
   readonly #uncounted: ReadonlySet<number | string> | undefined
+  /** That of the configuration, however late a limit is made: a call may begin before a reload, and be charged after it. */
+  readonly #order = nextOrder()
   readonly #limits = new Map<string, Limit>()
   readonly #paces = new Map<string, Limit>()
 
@@ -211,6 +213,7 @@ export class Rule {
         ...(concurrent === undefined ? { kind, ...windowOf(window!, this.#config) } : { kind: 'concurrent' }),
         countingToleranceMs: this.#countingToleranceMs,
         isEnforced: this.isEnforced,
+        order: this.#order,
       })
       RULES.set(limit, this)
       return limit
@@ -227,6 +230,7 @@ export class Rule {
         id: `${this.#id}${group}${PACE}${pace.windowMs}`,
         class: this.class,
         kind: 'smoothing',
+        order: this.#order,
         ...pace,
       }),
     )

@@ -41,14 +41,14 @@ export interface LimitSpec {
   readonly label?: string
   /** The currency, such as `usd`, of a limit that counts money: its units are billionths of it. Otherwise undefined. */
   readonly unit?: string | undefined
+  /** Of two limits of one id, the one with the greater order holds. Default: greater than those of all limits that were made before. */
+  readonly order?: number
 }
 
 /** A limit, and how it is counted. */
 export interface Limit extends Required<Omit<LimitSpec, 'calendar' | 'name'>> {
   readonly calendar: Calendar | undefined
   readonly name?: string | undefined
-  /** Grows with each limit that is made. If a reload makes a limit anew, the one with the greater order holds. */
-  readonly order: number
   /** Charges are counted by buckets of this length. */
   readonly bucketMs: number
   /** How many buckets before the current one still count. */
@@ -123,6 +123,11 @@ export function concurrentSuffix(countingToleranceMs: number): string {
 
 let made = 0
 
+/** The order of what is made now, for limits that may be made later. */
+export function nextOrder(): number {
+  return made++
+}
+
 /** The orders of limits are greater from now on than those of every earlier generation, in whichever process. */
 export function beginGeneration(generation: number): void {
   made = Math.max(made, generation * 2 ** 32)
@@ -130,7 +135,8 @@ export function beginGeneration(generation: number): void {
 
 export function limitOf(spec: LimitSpec): Limit {
   const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests, settles = 'at-once' } = spec
-  if (kind === 'smoothing') return smoothingOf({ ...spec, published, isEnforced, windowMs })
+  const order = spec.order ?? nextOrder()
+  if (kind === 'smoothing') return smoothingOf({ ...spec, published, isEnforced, windowMs, order })
   const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
   const wanted = spec.countingToleranceMs ?? DEFAULT_COUNTING_TOLERANCE_MS
   // Calls in flight must fit into the buckets ahead. So the tolerance is at most one window.
@@ -139,7 +145,7 @@ export function limitOf(spec: LimitSpec): Limit {
   const inFlightLeaseMs = 2 * renewMs + countingToleranceMs
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
   const growthMs = Math.min(windowMs, LONGEST_GROWTH_MS)
-  const counted = { isEnforced, countingToleranceMs, renewMs, inFlightLeaseMs, order: made++ }
+  const counted = { isEnforced, countingToleranceMs, renewMs, inFlightLeaseMs, order }
   const common = {
     ...spec,
     calendar: spec.calendar,
@@ -165,7 +171,7 @@ export function limitOf(spec: LimitSpec): Limit {
 }
 
 /** The upstream does not count by this limit. So its charges need not outlast calls in flight, and are not renewed. */
-function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 'windowMs'>): Limit {
+function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 'windowMs' | 'order'>): Limit {
   const counted = {
     growthMs: spec.windowMs,
     countingToleranceMs: 0,
@@ -173,7 +179,6 @@ function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 
     inFlightLeaseMs: 0,
     bucketMs: spec.windowMs / BUCKETS,
     kept: BUCKETS,
-    order: made++,
   }
   return {
     ...spec,

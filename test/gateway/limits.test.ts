@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { isFailure } from '../../src/gateway/failure.ts'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { Admissions } from '../support/admissions.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const ROUTES = [
   { method: 'GET', path: '/*', class: 'read' },
@@ -154,6 +156,17 @@ describe('a limit', () => {
     const { chargeSet } = it.send('GET', '/x').target!.admissionPolicy
     expect(await it.ledger.usage(chargeSet)).toMatchObject([{ used: 6, limit: { requests: 2 } }])
   })
+})
+
+it('the limit of an earlier configuration does not take the place of a later one, though its first call is later', async () => {
+  const [before, after] = [90, 5].map((requests) => {
+    return new Admissions(upstream({ read: [{ requests, window: '60s', scope: 'route', pace: 'even' }] }))
+  }) as [Admissions, Admissions]
+  const { chargeSet } = after.send('GET', '/x').target!.admissionPolicy
+  const ledger = new MemoryLedger(new SimulatedClock())
+  ledger.charge(chargeSet, 1)
+  ledger.charge(before.send('GET', '/x').target!.admissionPolicy.chargeSet, 1)
+  expect((await ledger.usage(chargeSet)).map(({ limit }) => limit)).toEqual(chargeSet.limits)
 })
 
 describe('a scope', () => {

@@ -35,7 +35,7 @@ export interface State {
   readonly problem: string | null
 }
 
-type ToldLimit = Omit<LimitSpec, 'calendar'> & Pick<Limit, 'order'> & { readonly calendar?: CalendarSpec }
+type ToldLimit = Omit<LimitSpec, 'calendar'> & { readonly calendar?: CalendarSpec }
 type ToldChargeSet = [partition: string, account: string, limits: readonly number[], units: readonly number[]]
 
 /** What is not told is computed anew; some of it is infinite, which JSON can not say. */
@@ -46,8 +46,8 @@ export function toldLimit(limit: Limit): ToldLimit {
   return { ...told, calendar: { unit, timezone, anchor } }
 }
 
-export function limitOfTold({ calendar, order, ...spec }: ToldLimit): Limit {
-  return { ...limitOf({ ...spec, calendar: calendar && calendarOf(calendar) }), order }
+export function limitOfTold({ calendar, ...spec }: ToldLimit): Limit {
+  return limitOf({ ...spec, calendar: calendar && calendarOf(calendar) })
 }
 
 /** The limits of a grant's charge set are told by their places in it. */
