@@ -128,9 +128,20 @@ export function nextOrder(): number {
   return made++
 }
 
+/** More orders than a process makes in one generation. */
+const GENERATION = 2 ** 32
+
 /** The orders of limits are greater from now on than those of every earlier generation, in whichever process. */
 export function beginGeneration(generation: number): void {
-  made = Math.max(made, generation * 2 ** 32)
+  made = Math.max(made, generation * GENERATION)
+}
+
+/**
+ * The order of a limit of another process. Of one generation, the limit that was heard of last holds: each process counts its orders by
+ * itself, and they do not tell which of two hears first that a budget was changed.
+ */
+export function orderHeard(order: number): number {
+  return order - (order % GENERATION) + nextOrder()
 }
 
 export function limitOf(spec: LimitSpec): Limit {

@@ -7,15 +7,16 @@ export class CommonConfig {
   inForce: ConfigText
   /** Each worker that takes calls, with the configuration that it runs. */
   readonly #running = new Map<WorkerLink, ConfigText>()
-  #given = 0
+  readonly #generations = new WeakMap<ConfigText, number>()
+  #generation = 0
 
   constructor(inForce: ConfigText) {
     this.inForce = inForce
   }
 
-  /** The text to send to a worker. If two texts differ in a limit, the shared ledger goes by the one that was given later. */
+  /** The text to send to a worker. If two texts differ in a limit, the shared ledger goes by the one that was first given later. */
   given(text: ConfigText): GivenText {
-    return { ...text, generation: ++this.#given }
+    return { ...text, generation: this.#generations.getOrInsertComputed(text, () => ++this.#generation) }
   }
 
   /** Adds a worker that takes calls and runs `text`. Resolves when it runs what is in force, which may be newer. */
@@ -38,6 +39,8 @@ export class CommonConfig {
     const answers = await Promise.all([...this.#running.keys()].map((link) => this.#give(link, next)))
     const problems = problemsOf(answers)
     if (problems === undefined) this.inForce = next
+    // Those that took the other one go back to this one, which is later then.
+    else this.#generations.delete(this.inForce)
     // This includes workers that began to take calls meanwhile.
     await Promise.all([...this.#running.keys()].map((link) => this.#align(link)))
     return problems

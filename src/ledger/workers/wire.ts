@@ -1,7 +1,7 @@
 import { type CalendarSpec, calendarOf } from '../../time/calendar.ts'
 import type { Demand } from '../demand.ts'
 import type { ChargeSet, Grant, LimitUsage, Turn, UpstreamFeedback } from '../ledger.ts'
-import { type Limit, limitOf, type LimitSpec } from '../limit.ts'
+import { type Limit, limitOf, type LimitSpec, orderHeard } from '../limit.ts'
 import { Schedule } from '../schedule.ts'
 import type { Heard } from './demand-exchange.ts'
 
@@ -35,7 +35,7 @@ export interface State {
   readonly problem: string | null
 }
 
-type ToldLimit = Omit<LimitSpec, 'calendar'> & { readonly calendar?: CalendarSpec }
+type ToldLimit = Omit<LimitSpec, 'calendar'> & Pick<Limit, 'order'> & { readonly calendar?: CalendarSpec }
 type ToldChargeSet = [partition: string, account: string, limits: readonly number[], units: readonly number[]]
 
 /** What is not told is computed anew; some of it is infinite, which JSON can not say. */
@@ -46,8 +46,8 @@ export function toldLimit(limit: Limit): ToldLimit {
   return { ...told, calendar: { unit, timezone, anchor } }
 }
 
-export function limitOfTold({ calendar, ...spec }: ToldLimit): Limit {
-  return limitOf({ ...spec, calendar: calendar && calendarOf(calendar) })
+export function limitOfTold({ calendar, order, ...spec }: ToldLimit): Limit {
+  return limitOf({ ...spec, calendar: calendar && calendarOf(calendar), order: orderHeard(order) })
 }
 
 /** The limits of a grant's charge set are told by their places in it. */

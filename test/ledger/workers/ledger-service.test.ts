@@ -251,6 +251,26 @@ describe('the ledger of workers', () => {
     expect(usage[0]!.used).toBe(arrivals.length - before)
   })
 
+  it('goes by a budget that was changed, whichever worker hears of it first', async () => {
+    const { clock, connect } = setUp()
+    const [one, other] = [connect(), connect()]
+    /** Each worker counts the orders of its limits by itself. */
+    const budgetOf = (requests: number, order: number): ChargeSet =>
+      chargeSetOf('client:bot', [
+        { limit: limitOf({ id: 'budget', class: 'budget', requests, windowMs: 60_000, order }) },
+      ])
+    const spend = async ({ ledger }: typeof one, budget: ChargeSet): Promise<number> => {
+      const [grant] = await Promise.all([ledger.charge(budget, 100), clock.advance(TOLD_MS)])
+      return grant.granted
+    }
+    const [first, next] = [1, 2].map((generation) => generation * 2 ** 32) as [number, number]
+    expect(await spend(other, budgetOf(10, first + 900))).toBe(10)
+    expect(await spend(one, budgetOf(15, first + 7))).toBe(5)
+    expect(await spend(one, budgetOf(18, next + 1))).toBe(3)
+    // This worker has not reloaded yet.
+    expect(await spend(other, budgetOf(30, first + 901))).toBe(0)
+  })
+
   it('refuses calls whose quota can not be written, and says so, as the embedded ledger does', async () => {
     const folder = join(newFolder(), 'store')
     const { clock, connect } = setUp(new LedgerFiles(folder))
