@@ -4,8 +4,10 @@ import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import type { ClassMetrics } from '../observe/call-metrics.ts'
 import { reportedLimit, readFeedback, type LimitReport } from '../ledger/feedback.ts'
 import type { LimitUsage } from '../ledger/ledger.ts'
+import { BUCKETS, windowLengthMs } from '../ledger/limit.ts'
 import type { Permit } from '../queue/permit.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
+import type { EpochMs } from '../time/clock.ts'
 import type { Call } from './call.ts'
 
 /** The head of a response, as it came. */
@@ -64,7 +66,8 @@ export function applyFeedback(
     // A reset that is over already does not tell when calls are accepted again. Without a pause, one call after the other would be
     // refused.
     if (isRefusal && untilMs === 0) untilMs = target.upstream.config.throttle.pause
-    const windowMs = tellLedger(report, number, permit, head.tookMs, isRefusal, untilMs)
+    const answered = { tookMs: head.tookMs, at: call.clock.wall() }
+    const windowMs = tellLedger(report, number, permit, answered, isRefusal, untilMs)
     if (!isRefusal) continue
     end.isApplied ||= windowMs !== undefined
     if (report.resetMs !== undefined && report.resetMs > 0)
@@ -106,23 +109,36 @@ function tellLedger(
   report: LimitReport,
   number: number,
   permit: Permit,
-  tookMs: number,
+  answered: { readonly tookMs: number; readonly at: EpochMs },
   isRefused: boolean,
   untilMs: number | undefined,
 ): number | undefined {
   const usage = permit.usage[number]
   if (usage === undefined) return undefined
-  const { windowMs, bucketMs } = usage.limit
+  const { windowMs } = usage.limit
   // If regions share the limit, the upstream also counts what the others use. All that remains may be this region's.
   const requests = usage.share ?? usage.limit.requests
   const units = requests - Math.min(report.remaining, requests)
   // The usage is as of the charge, so the ledger decides by what it knows now. It is not asked if there is nothing to tell.
   const isKnown = usage.effective !== undefined
-  if (!isRefused && !isKnown && units <= usage.used) return undefined
-  const tolerance = Math.ceil((requests * (tookMs + bucketMs)) / windowMs)
+  const { tookMs, at } = answered
+  const isVague = isNearBorder(usage, tookMs, at)
+  if (!isRefused && (isVague || (!isKnown && units <= usage.used))) return undefined
+  const tolerance = isVague ? requests : Math.ceil((requests * (tookMs + windowMs / BUCKETS)) / windowMs)
   const resetMs = untilMs ?? windowMs / LOOK_AFTER
   permit.applyFeedback({ kind: 'counted', limit: number, units, tolerance, resetMs, isRefused })
   return windowMs
+}
+
+/**
+ * Whether a call that was answered `at`, `tookMs` after it was sent, came so near to the border of a calendar window that the upstream
+ * may tell of the other one.
+ */
+function isNearBorder({ limit, resetMs }: LimitUsage, tookMs: number, at: EpochMs): boolean {
+  const { kind, countingToleranceMs } = limit
+  if (kind !== 'calendar') return false
+  const sinceBeginMs = windowLengthMs(limit, at - tookMs + resetMs) - resetMs
+  return sinceBeginMs <= countingToleranceMs || resetMs <= tookMs + countingToleranceMs
 }
 
 function throttled(

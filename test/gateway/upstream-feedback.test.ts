@@ -4,7 +4,7 @@ import { type ResponseHead, applyFeedback } from '../../src/gateway/upstream-fee
 import { CounterSeries } from '../../src/observe/series.ts'
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import { chargeSetOf } from '../../src/ledger/ledger.ts'
-import { type Limit, limitOf } from '../../src/ledger/limit.ts'
+import { type Limit, limitOf, windowOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { ANYONE } from '../support/anyone.ts'
@@ -110,6 +110,32 @@ describe('a response', () => {
     // Less what others may have used while the answer travelled; the call itself is of these 39.
     expect(await effective()).toEqual([undefined, 39])
   })
+
+  it.each([
+    ['of a fixed length', { kind: 'calendar', windowMs: 3_600_000 }],
+    ['of the calendar', windowOf('hour', {})],
+  ] as const)(
+    'that says less remains of a window %s is believed, unless it may be about the one before or after',
+    async (_, window) => {
+      const hour = limitOf({ id: 'h', class: 'read', requests: 100, ...window })
+      const fields = { 'x-ratelimit-limit': '100', 'x-ratelimit-remaining': '40' }
+      const { clock, answered, effective } = setUp([hour])
+      await answered([{ fields }])
+      expect(await effective()).toEqual([undefined])
+      await clock.advance(3_598_000)
+      await answered([{ fields }], 1_000)
+      expect(await effective()).toEqual([undefined])
+      await clock.advance(1_800_000)
+      await answered([{ fields }])
+      // The call near the border is of this window, too.
+      expect(await effective()).toEqual([40])
+      // What others used is over with its window, and no answer from its end is taken for one of the next.
+      await clock.advance(1_800_300)
+      await answered([{ fields }], 1_000)
+      await clock.advance(1_000)
+      expect(await effective()).toEqual([undefined])
+    },
+  )
 
   it('that was refused for too many calls counts as unexplained once, and those under way with it as explained', async () => {
     const { answered, counts, effective } = setUp([minute])
