@@ -96,7 +96,7 @@ export class Schedule {
   without(calls: number, now: number): Schedule {
     const limits = this.limits.map(({ limit, units, free, releases }) => {
       const used = limit.isVaried ? calls : calls * units
-      const release = { inMs: now - this.takenAt + limit.windowMs + limit.bucketMs, units: used, isInFlight: true }
+      const release = { inMs: leavesInMs(limit, releases, now - this.takenAt), units: used, isInFlight: true }
       return { limit, units, free: free - used, releases: [...releases, release] }
     })
     return new Schedule(this.takenAt, limits, this.notBefore)
@@ -130,6 +130,13 @@ export class Schedule {
     }
     return least < 1 && this.waitMs(1, now) === 0 ? 1 : least
   }
+}
+
+/** In how many milliseconds what is charged after `sinceMs` leaves the count. All of a calendar window leaves at its end. */
+function leavesInMs({ kind, windowMs, bucketMs }: Limit, releases: readonly Release[], sinceMs: number): number {
+  if (kind !== 'calendar') return sinceMs + windowMs + bucketMs
+  const endsInMs = releases.at(-1)?.inMs ?? 0
+  return sinceMs < endsInMs ? endsInMs : endsInMs + windowMs
 }
 
 /** The same limit as calls of a charge set know it, which a reload may have changed, and their units of it. */

@@ -30,6 +30,15 @@ it('tells of less after others were granted some, until a window later', () => {
   expect([schedule.waitMs(1, 50), schedule.waitMs(2, 50, 30)]).toEqual([50, 1_000 + 10 + 30])
 })
 
+it('has what others were granted come back at the end of a window of the calendar', () => {
+  const limit = limitOf({ id: 'hour', class: 'any', requests: 5, windowMs: 3_600_000, kind: 'calendar' })
+  const releases = [{ inMs: 60_000, units: 3 }]
+  const schedule = new Schedule(0, [{ limit, units: 1, free: 2, releases }])
+  expect([1, 5].map((calls) => schedule.without(2, 50).waitMs(calls, 50))).toEqual([59_950, 59_950])
+  // These were granted in the next window.
+  expect([1, 3].map((calls) => schedule.without(3, 60_000).waitMs(calls, 60_000))).toEqual([0, 3_600_000])
+})
+
 it('takes others to have used a unit each, where calls cost different amounts', () => {
   const limit = limitOf({ id: 'varied', class: 'any', requests: 100, windowMs: 1_000, isVaried: true })
   const schedule = new Schedule(0, [{ limit, units: 40, free: 90, releases: [] }]).without(4, 50)
