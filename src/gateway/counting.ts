@@ -6,7 +6,7 @@ import type { UpstreamConfig } from '../schema/schema.ts'
 export interface Counting {
   /** Whether all accounts use one partition, because a limit counts over several of them. */
   readonly isShared: boolean
-  /** For each account, the first account with the same credential. */
+  /** For each account, the first account by name that has the same credential. The order in the file may change. */
   readonly credentialOwner: ReadonlyMap<string, string>
   /** Accounts with several credentials. A limit by credential counts each of them apart. */
   readonly pools: ReadonlySet<string>
@@ -22,7 +22,8 @@ export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfi
   const owners = new Map<string, string>()
   const pools = new Set<string>()
   let isCredentialShared = false
-  for (const [name, { credential, credentials }] of Object.entries(accounts)) {
+  for (const name of Object.keys(accounts).toSorted()) {
+    const { credential, credentials } = accounts[name]!
     if (credentials !== undefined) pools.add(name)
     if (credential === undefined) continue
     const owner = owners.getOrInsert(identityOf(credential, credentialHeader), name)

@@ -222,7 +222,7 @@ describe('a scope', () => {
     const alone = new Admissions(upstream(limits))
     expect(alone.send('GET', '/x').target!.admissionPolicy.chargeSet.partition).toBe('it/main')
     const [x, y] = [{ credential: { value: 'x' } }, { credential: { value: 'y' } }]
-    const it = new Admissions(upstream(limits, { accounts: { a: x, b: y, c: x } }))
+    const it = new Admissions(upstream(limits, { accounts: { c: x, a: x, b: y } }))
     expect(it.send('GET', '/x', { account: 'c' }).target!.admissionPolicy.chargeSet).toMatchObject({ partition: 'it' })
     expect(charged(it, 'GET', '/x', { account: 'c' })).toEqual(['read.60000:credential=a 1'])
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(2)
