@@ -8,6 +8,8 @@ export interface Counting {
   readonly isShared: boolean
   /** For each account, the first account by name that has the same credential. The order in the file may change. */
   readonly credentialOwner: ReadonlyMap<string, string>
+  /** The same account for each credential that a limit counts. */
+  readonly countedCredentials: ReadonlyMap<string, string>
   /** Accounts with several credentials. A limit by credential counts each of them apart. */
   readonly pools: ReadonlySet<string>
 }
@@ -31,14 +33,26 @@ export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfi
     isCredentialShared ||= owner !== name
   }
   const bases = new Set(Object.values(limits).flatMap((ofClass) => ofClass.map((limit) => scopeOf(limit).base)))
-  return { isShared: bases.has('upstream') || (isCredentialShared && bases.has('credential')), credentialOwner, pools }
+  const isCredentialCounted = bases.has('credential')
+  return {
+    isShared: bases.has('upstream') || (isCredentialShared && isCredentialCounted),
+    credentialOwner,
+    countedCredentials: isCredentialCounted ? owners : new Map(),
+    pools,
+  }
 }
 
-/** The upstreams whose limits all count from zero after this change, because they get other partitions. */
+/**
+ * The upstreams of which limits count from zero after this change: all of them, because they get other partitions, or those by
+ * credential, because a credential is known by another account.
+ */
 export function countedAnew(before: Upstreams, after: Upstreams): string[] {
   return Object.keys(after).filter((name) => {
     const known = before[name]
-    return known !== undefined && countingOf(known).isShared !== countingOf(after[name]!).isShared
+    if (known === undefined) return false
+    const [was, is] = [countingOf(known), countingOf(after[name]!)]
+    if (was.isShared !== is.isShared) return true
+    return [...was.countedCredentials].some(([one, owner]) => (is.countedCredentials.get(one) ?? owner) !== owner)
   })
 }
 

@@ -333,8 +333,8 @@ export async function runWithoutAdmin(
     secrets = followed
     secrets.serve()
     if (anew.length > 0) {
-      const why = 'whether accounts have limits in common has changed'
-      logger.warn({ upstreams: anew }, `all limits of these upstreams begin to count anew: ${why}; see docs/run.md`)
+      const why = 'which accounts have them in common has changed'
+      logger.warn({ upstreams: anew }, `limits of these upstreams begin to count anew: ${why}; see docs/run.md`)
     }
     await before.close()
     return { result: 'applied', changed, needRestart }

@@ -22,3 +22,16 @@ it.each<[string, object, readonly string[]]>([
   expect(countedAnew(before, upstreamsOf({ ...common, search: READS }))).toEqual([])
   expect(countedAnew({}, after)).toEqual([])
 })
+
+it('limits by credential begin to count anew without the first account, by name, of those that have it', () => {
+  const limits = { write: [{ requests: 10, window: '60s', scope: 'credential' }] }
+  const without = (name: string, limits: object) => {
+    const { api } = upstreamsOf(limits, ['one', 'one', 'one', 'other'])
+    const { [name]: _, ...accounts } = api!.accounts
+    return { api: { ...api!, accounts } }
+  }
+  const all = without('', limits)
+  expect(countedAnew(all, without('account-0', limits))).toEqual(['api'])
+  for (const name of ['account-1', 'account-3']) expect(countedAnew(all, without(name, limits))).toEqual([])
+  expect(countedAnew(without('', {}), without('account-0', {}))).toEqual([])
+})
