@@ -12,8 +12,10 @@ export const GROWTH = {
   LOOKS: 20,
   /** So many more of them go in each step for each unit by which the limit has grown. */
   LOOKS_PER_UNIT: 5,
+  /** The level while a refusal is excused: above every limit, also one that a reload makes larger. */
+  EXCUSED: Number.MAX_SAFE_INTEGER,
 } as const
-const { MARGIN, CALM_UNTIL, GROWN_AT, LOOKS, LOOKS_PER_UNIT } = GROWTH
+const { MARGIN, CALM_UNTIL, GROWN_AT, LOOKS, LOOKS_PER_UNIT, EXCUSED } = GROWTH
 
 /**
  * How much of a limit may be used, by the upstream's answers. If the upstream refuses calls although the limit has room, less of
@@ -116,7 +118,7 @@ export class AdaptiveLimit {
     if (this.since > 0) return this.level > requests && at <= this.since
     // Upstreams name resets in whole seconds, so a call may come a little early.
     this.since = now + Math.min(reset, growth) + growth / LOOKS
-    this.level = 2 * requests
+    this.level = EXCUSED
     this.least = 0
     return true
   }

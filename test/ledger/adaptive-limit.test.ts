@@ -180,6 +180,14 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     expect(await send(reads, 200)).toBe(47)
   })
 
+  it('by a refusal with a reset takes nothing from a limit that a reload makes larger', async () => {
+    const { ledger, send } = setUp()
+    await send(reads, 10, counted(100, { isRefused: true }))
+    const larger = chargeSetOf('harness/prod', [{ limit: limit({ requests: 300 }) }])
+    // Others have used 90, or a few more.
+    expect((await ledger.usage(larger))[0]!.effective).toBe(300 - 92)
+  })
+
   it('by a refusal of GitHub’s hour is over when it says so', async () => {
     const { clock, send, pass, ledger } = setUp()
     const hour = chargeSetOf('github/main', [{ limit: limit({ id: 'hour', requests: 5_000, windowMs: 3_600_000 }) }])

@@ -89,7 +89,7 @@ if isMore then
     local function excuse(c, at, reset)
       local l = c.adaptive
       if l.since > 0 then return l.level > c.allowed and at <= l.since end
-      l.since, l.level, l.least = now + min(reset, growthOf(c)) + growthOf(c) / LOOKS, 2 * c.allowed, 0
+      l.since, l.level, l.least = now + min(reset, growthOf(c)) + growthOf(c) / LOOKS, EXCUSED, 0
       return true
     end
 
