@@ -166,12 +166,13 @@ export class Callers {
   }
 
   /**
-   * Whether a header holds anything that is, was or may be a key or token of a client. Such a value must never go upstream.
+   * Whether a header holds anything that is, was or may be a key or token of a client. Such a value must never go upstream. A token
+   * need not be verified for that: the call may have waited for longer than a token is believed.
    */
   isKnown(value: string, connection: object): boolean {
     const { keys } = readKeys(value)
     return [...keys, value.trim()].some(
-      (key) => this.find(key, connection) !== undefined || this.findByToken(key) !== undefined,
+      (key) => this.find(key, connection) !== undefined || this.#options.issuers?.isClaimed(key) === true,
     )
   }
 

@@ -67,6 +67,11 @@ export class TokenIssuers {
     return known.expires === Infinity || known.expires > this.#clock.wall() ? known.verdict : undefined
   }
 
+  /** Whether a text claims to be a token of one of these issuers. It need not be valid. */
+  isClaimed(token: string): boolean {
+    return isTokenLike(token) && this.#issuerOf(token) !== undefined
+  }
+
   /** Verifies a token that was not verified yet. Undefined if there is nothing to wait for. */
   check(token: string): Promise<void> | undefined {
     if (!isTokenLike(token) || this.verdictOf(token) !== undefined) return undefined

@@ -2,6 +2,7 @@ import { createPublicKey } from 'node:crypto'
 import type { JWK } from 'jose'
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
 import { ADMIN_TOKEN, ask } from '../support/admin.ts'
 import { startDnsServer } from '../support/dns-server.ts'
 import { harnessConfig, startApp, startGateway, startServer, startUpstream } from '../support/gateway.ts'
@@ -114,6 +115,37 @@ describe('a signed token', () => {
     expect(await statusOf()).toBe(200)
     await clock.advance(21_000)
     expect(await statusOf()).toBe(401)
+  })
+
+  it('goes to no vendor in the header of another one, also where the call waited for longer than the token is believed', async () => {
+    const server = await startIssuer(['one'])
+    const upstream = await startUpstream()
+    const clock = new SimulatedClock(Date.now())
+    const plain = {
+      url: upstream.url,
+      accounts: { main: {} },
+      queue: { maxWait: '5m' },
+      limits: { read: [{ requests: 1, window: '2m' }], write: [] },
+    }
+    const { upstreams } = harnessConfig(upstream.url) as { upstreams: object }
+    const rest = {
+      upstreams: { ...upstreams, plain },
+      clients: { keyed: { keys: [hashKey('key')] } },
+      tokenIssuers: { corp: { issuer: ISSUER, audience: 'sluice', jwks: server.url } },
+    }
+    const app = await startApp(harnessConfig(upstream.url, {}, rest), { clock })
+    const headers = { 'x-sluice-key': 'key', 'x-api-key': await tokenOf() }
+    const statuses: number[] = []
+    const ask = () => call(app.url, '/plain/x', { headers }).then(({ status }) => statuses.push(status))
+    await ask()
+    const late = ask()
+    while (statuses.length < 2) {
+      await clock.advance(5_000)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    await late
+    expect(statuses).toEqual([200, 200])
+    expect(upstream.seen.map(({ headers: sent }) => sent['x-api-key'])).toEqual([undefined, undefined])
   })
 })
 
