@@ -93,16 +93,16 @@ export class TokenIssuers {
 
   async #judge(token: string, { name, config, keys }: Issuer): Promise<Verdict> {
     const { issuer, audience, algorithms, clockTolerance } = config
+    const options = {
+      issuer,
+      audience,
+      algorithms,
+      clockTolerance: clockTolerance / 1_000,
+      currentDate: new Date(this.#clock.wall()),
+      requiredClaims: ['exp'],
+    }
     try {
-      const { payload } = await jose().jwtVerify(token, keys.find, {
-        issuer,
-        audience,
-        algorithms,
-        clockTolerance: clockTolerance / 1_000,
-        currentDate: new Date(this.#clock.wall()),
-        requiredClaims: ['exp'],
-      })
-      return { kind: 'valid', issuer: name, claims: payload }
+      return { kind: 'valid', issuer: name, claims: await claimsOf(token, keys.find, options) }
     } catch (error) {
       if (error instanceof KeysUnavailableError) return { kind: 'unavailable', issuer: name }
       if (error instanceof jose().errors.JOSEError) return { kind: 'invalid', why: reasonOf(error) }
@@ -122,6 +122,28 @@ export class TokenIssuers {
 
 function isTokenLike(text: string): boolean {
   return text.startsWith('eyJ') && text.length <= LONGEST_TOKEN && /^[\w-]+\.[\w-]+\.[\w-]+$/.test(text)
+}
+
+/** The claims of a token that is valid. Where the token does not say which key has signed it, each that may have is tried. */
+async function claimsOf(
+  token: string,
+  find: Jose.JWTVerifyGetKey,
+  options: Jose.JWTVerifyOptions,
+): Promise<Jose.JWTPayload> {
+  const { errors, jwtVerify } = jose()
+  try {
+    return (await jwtVerify(token, find, options)).payload
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error
+    for await (const key of error) {
+      try {
+        return (await jwtVerify(token, key, options)).payload
+      } catch (unlike) {
+        if (!(unlike instanceof errors.JWSSignatureVerificationFailed)) throw unlike
+      }
+    }
+    throw new errors.JWSSignatureVerificationFailed()
+  }
 }
 
 /** Why a token is rejected, in words that repeat nothing of it. */

@@ -31,15 +31,17 @@ async function startIssuer(kids: string[]) {
 }
 
 interface Wish {
-  readonly kid?: string
+  /** Undefined for none. */
+  readonly kid?: string | undefined
   readonly signedBy?: string
   readonly claims?: Record<string, unknown>
 }
 
-async function tokenOf({ kid = 'one', signedBy = kid, claims = {} }: Wish = {}): Promise<string> {
+async function tokenOf(wish: Wish = {}): Promise<string> {
+  const { kid, signedBy = kid ?? '', claims = {} } = { kid: 'one', ...wish }
   const payload = { iss: ISSUER, aud: 'sluice', sub: 'ci', exp: NOW_S + 600, ...claims }
   const { privateKey } = await pairOf(signedBy)
-  return new SignJWT(payload).setProtectedHeader({ alg: 'RS256', kid }).sign(privateKey)
+  return new SignJWT(payload).setProtectedHeader({ alg: 'RS256', ...(kid !== undefined && { kid }) }).sign(privateKey)
 }
 
 const clients = {
@@ -178,6 +180,16 @@ describe('the keys of an issuer', () => {
       })
       .toBeGreaterThan(before)
     expect(await present(await tokenOf({ claims: { jti: 'after' } }))).toBe('ok')
+  })
+
+  it('are tried one by one for a token that does not say which of them has signed it', async () => {
+    const { server, present } = await setUp()
+    server.kids = ['two', 'one']
+    expect(await present(await tokenOf({ kid: undefined, signedBy: 'one' }))).toBe('ok')
+    expect(await present(await tokenOf({ kid: undefined, signedBy: 'two', claims: { exp: NOW_S - 60 } }))).toMatch(
+      /expired/,
+    )
+    expect(await present(await tokenOf({ kid: undefined, signedBy: 'three' }))).toMatch(/signature is wrong/)
   })
 
   it('are not asked for at a private address that a name stands for, unless that is configured', async () => {
