@@ -160,7 +160,7 @@ function reasonOf(error: Jose.errors.JOSEError): string {
 const TIMEOUT_MS = 5_000
 const LARGEST_ANSWER = 262_144
 
-/** A token can't be verified, because the keys of its issuer could never be fetched. */
+/** A token can't be verified, because the issuer can't be asked for its key. */
 class KeysUnavailableError extends Error {}
 
 /**
@@ -189,7 +189,7 @@ class IssuerKeys {
     })
   }
 
-  /** Finds the key of a token, for `jwtVerify`. Throws a `KeysUnavailableError` if no keys were ever fetched. */
+  /** Finds the key of a token, for `jwtVerify`. Throws a `KeysUnavailableError` if the key is not known and can't be asked for. */
   readonly find: Jose.JWTVerifyGetKey = async (header, token) => {
     const { createLocalJWKSet, errors } = jose()
     const isFailing = this.#clock.now() - this.#failedAt < this.#cooldownMs
@@ -205,7 +205,12 @@ class IssuerKeys {
     }
     const known = this.#remote.jwks()
     if (known === undefined) throw new KeysUnavailableError()
-    return createLocalJWKSet(known)(header, token)
+    try {
+      return await createLocalJWKSet(known)(header, token)
+    } catch (error) {
+      // The issuer may have such a key by now.
+      throw error instanceof errors.JWKSNoMatchingKey ? new KeysUnavailableError() : error
+    }
   }
 
   close(): void {

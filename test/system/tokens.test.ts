@@ -180,6 +180,8 @@ describe('the keys of an issuer', () => {
       })
       .toBeGreaterThan(before)
     expect(await present(await tokenOf({ claims: { jti: 'after' } }))).toBe('ok')
+    // It may have a new key by now.
+    expect(await present(await tokenOf({ kid: 'two' }))).toMatch(/^503 the keys of the token issuer corp can’t be had/)
   })
 
   it('are tried one by one for a token that does not say which of them has signed it', async () => {
