@@ -35,10 +35,10 @@ interface Index {
   readonly keys: ClientKeys<Client>
   readonly byToken: readonly { readonly client: Client; readonly rules: NonNullable<ClientScope['tokens']> }[]
   readonly byCertificate: readonly { readonly client: Client; readonly rules: readonly CertificateRule[] }[]
-  /**
-   * The clients that were found before, by the claims of a token or the connection of a certificate. Null if no client fits.
-   */
-  readonly found: WeakMap<object, Client | null>
+  /** The clients that were found before, by the claims of a token. */
+  readonly byClaims: WeakMap<object, Client>
+  /** The same by the connection of a certificate, and when that expires. */
+  readonly byConnection: WeakMap<object, { readonly client: Client | undefined; readonly expires: number }>
 }
 
 /**
@@ -140,29 +140,30 @@ export class Callers {
   findByToken(token: string): Client | TokenRefusal | undefined {
     const verdict = this.#options.issuers?.verdictOf(token)
     if (verdict?.kind !== 'valid') return verdict
-    const { byToken, found } = this.#current
+    const { byToken, byClaims } = this.#current
     const { issuer, claims } = verdict
-    let client = found.get(claims)
-    if (client) return client
+    let client = byClaims.get(claims)
+    if (client !== undefined) return client
     client = byToken.find(({ rules }) =>
       rules.some((rule) => rule.issuer === issuer && fits(rule.claims, claims)),
     )?.client
     if (client === undefined) return { kind: 'nobody', issuer }
-    found.set(claims, client)
+    byClaims.set(claims, client)
     return client
   }
 
-  /** The client that the certificate of a connection identifies. */
+  /** The client that the certificate of a connection identifies. A connection may outlive the certificate it began with. */
   findByCertificate(connection: object): Client | undefined {
-    const { byCertificate, found } = this.#current
+    const { byCertificate, byConnection } = this.#current
     if (byCertificate.length === 0) return undefined
-    const known = found.get(connection)
-    if (known !== undefined) return known ?? undefined
-    const presented = certificateOf(connection)
-    const fitting = (rule: CertificateRule): boolean => presented !== undefined && fitsCertificate(rule, presented)
-    const client = byCertificate.find(({ rules }) => rules.some(fitting))?.client
-    found.set(connection, client ?? null)
-    return client
+    let found = byConnection.get(connection)
+    if (found === undefined) {
+      const presented = certificateOf(connection)
+      const fitting = (rule: CertificateRule): boolean => presented !== undefined && fitsCertificate(rule, presented)
+      const client = byCertificate.find(({ rules }) => rules.some(fitting))?.client
+      byConnection.set(connection, (found = { client, expires: presented?.expires ?? 0 }))
+    }
+    return found.expires > this.#options.clock.wall() ? found.client : undefined
   }
 
   /**
@@ -205,7 +206,7 @@ export class Callers {
       for (const key of stored) keys.add(key, client)
       addScope(client, scope)
     }
-    return { clients, keys, byToken, byCertificate, found: new WeakMap() }
+    return { clients, keys, byToken, byCertificate, byClaims: new WeakMap(), byConnection: new WeakMap() }
   }
 }
 

@@ -17,18 +17,27 @@ interface Secured {
 export interface Presented {
   readonly subject: Readonly<Record<string, string | readonly string[]>>
   readonly names: readonly string[]
+  /** Milliseconds since 1970 from which it proves nothing. */
+  readonly expires: number
 }
 
 export function certificateOf(connection: object): Presented | undefined {
   if (!('authorized' in connection) || connection.authorized !== true) return undefined
   const socket = connection as unknown as Secured
-  const names = socket.getPeerX509Certificate()?.subjectAltName
+  const certificate = socket.getPeerX509Certificate()
   const subject = socket.getPeerCertificate()?.subject
-  if (subject === undefined) return undefined
-  return { subject: subject as unknown as Presented['subject'], names: namesIn(names ?? '') }
+  if (certificate === undefined || subject === undefined) return undefined
+  return {
+    subject: subject as unknown as Presented['subject'],
+    names: namesIn(certificate.subjectAltName ?? ''),
+    expires: certificate.validToDate.getTime(),
+  }
 }
 
-export function fitsCertificate({ subject = {}, san }: CertificateRule, presented: Presented): boolean {
+export function fitsCertificate(
+  { subject = {}, san }: CertificateRule,
+  presented: Omit<Presented, 'expires'>,
+): boolean {
   if (san !== undefined && !presented.names.includes(san)) return false
   return Object.entries(subject).every(([field, value]) => [presented.subject[field]].flat().includes(value))
 }
