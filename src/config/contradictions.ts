@@ -164,6 +164,7 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   checkPlaceOfId(path, upstream, report)
   const classes = classesOf(upstream)
   checkRoutes([...path, 'routes'], upstream, classes, report)
+  if (preset?.aliasPrefix !== undefined) checkAliases(path, upstream, preset.aliasPrefix, report)
   for (const [name, most] of Object.entries(upstream.concurrency)) {
     if (typeof most === 'object' && most.min > most.max)
       report([...path, 'concurrency', name], 'min must not be more than max')
@@ -206,6 +207,25 @@ function checkRoutes(path: Path, { routes }: UpstreamConfig, classes: string[], 
         report([...at, 'redact', number], 'the path has no {name} of this name')
       }
     }
+  }
+}
+
+/** Calls are compared without the prefix under which a vendor serves its paths again. */
+function checkAliases(at: Path, upstream: UpstreamConfig, prefix: string, report: Report): void {
+  const { routes, accountClaims, accountQuery } = upstream
+  const { paths: ofClaims = [] } = accountClaims ?? {}
+  const { paths: ofQuery = [] } = accountQuery ?? {}
+  const paths: [Path, string][] = [
+    ...routes.map(({ path }, index): [Path, string] => [[...at, 'routes', index, 'path'], path]),
+    ...ofClaims.map((path, index): [Path, string] => [[...at, 'accountClaims', 'paths', index], path]),
+    ...ofQuery.map((path, index): [Path, string] => [[...at, 'accountQuery', 'paths', index], path]),
+  ]
+  for (const [where, path] of paths) {
+    if (path.startsWith(`${prefix}/`))
+      report(
+        where,
+        `leave out ${prefix}: the vendor serves the same paths with and without it, and calls are compared without it`,
+      )
   }
 }
 

@@ -271,6 +271,17 @@ defaultUpstream: ticket
       `${VALID}    accountClaims: { paths: ["/v1/accounts/{acount}"] }`,
       'accountClaims.paths[0]: must have {account} where the account stands',
     ],
+    ...(
+      [
+        ['a route', 'routes: [{ path: /gateway/ng/api/x, class: read }]', 'routes[0].path'],
+        ['a claim', 'accountClaims: { paths: ["/gateway/x/{account}"] }', 'accountClaims.paths[0]'],
+        ['an account in a query', 'accountQuery: { name: a, paths: [/x, /gateway/x] }', 'accountQuery.paths[1]'],
+      ] as const
+    ).map(([what, text, place]): [string, string, string] => [
+      `${what} by the prefix under which the vendor serves its paths again`,
+      `${VALID}    ${text}`,
+      `${place}: leave out /gateway`,
+    ]),
     ...['', 'a&b=c'].map((name): [string, string, string] => [
       `the parameter "${name}" for an account`,
       `${VALID}    accountQuery: { name: "${name}", paths: [/] }`,
