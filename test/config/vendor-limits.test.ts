@@ -308,6 +308,7 @@ describe('what the presets of other vendors say of a call', () => {
     ['shopify', 'plus', 'GET', '/admin/api/2026-10/orders.json', 400],
     ['hubspot', 'professional', 'GET', '/crm/v3/objects/deals', 190],
     ['gitlab', 'free', 'GET', '/projects/7/issues', 100],
+    ['gitlab', 'current', 'GET', '/users/7/projects', 300],
     ['confluence', 'api-token', 'GET', '/wiki/rest/api/group', 500],
   ])('%s with limitSet: %s lets %s %s pass %d times at once', async (preset, limitSet, method, path, allowed) => {
     const it = new Admissions({ preset, limitSet, ...site })
