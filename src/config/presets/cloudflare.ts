@@ -1,10 +1,11 @@
 import type { Preset } from './preset.ts'
 
 /**
- * The Cloudflare API: 1,200 requests in five minutes for each user or account token, and 200 a second from one address;
- * GraphQL in addition at most 320 in five minutes:
+ * The Cloudflare API: 1,200 requests in five minutes for each user or account token, and 200 a second from one address:
  * https://developers.cloudflare.com/fundamentals/api/reference/limits/. Whoever exceeds the first is blocked for five
- * minutes. All tokens of one user are one credential to Cloudflare but several here, so use only one of them.
+ * minutes. Of GraphQL in addition at most 300 in five minutes, by
+ * https://developers.cloudflare.com/analytics/graphql-api/limits/; the first page says that it "varies by query cost", and is never
+ * more than 320. All tokens of one user are one credential to Cloudflare but several here, so use only one of them.
  */
 export const cloudflare: Preset = {
   // https://developers.cloudflare.com/api/resources/user/subresources/tokens/methods/verify/
@@ -19,7 +20,7 @@ export const cloudflare: Preset = {
       ],
       read: [],
       write: [],
-      graphql: [{ requests: 320, window: '5m', scope: 'credential' }],
+      graphql: [{ requests: 300, window: '5m', scope: 'credential' }],
     },
     // The limiter refuses requests before they are carried out: https://developers.cloudflare.com/fundamentals/api/reference/limits/
     throttle: { retry: 'any' },
