@@ -301,7 +301,8 @@ function valueOf(split: Split, route: Route, { path, client, body }: Traits): st
   const [index] = segmentsNamed(countedAs.slice(countedAs.indexOf('/')), [split.slice(1, -1)])
   if (index === undefined) return undefined
   const text = path.split('/').filter((segment) => segment !== '')[index]
-  return text === undefined ? undefined : String(groupNumber(text))
+  // A path may have bytes beyond ASCII that are not escaped, each as one character.
+  return text === undefined ? undefined : String(groupNumber(Buffer.from(text, 'latin1').toString()))
 }
 
 /** The group of a text. Percent-encoding and capitals make no difference. */

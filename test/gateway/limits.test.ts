@@ -201,6 +201,8 @@ describe('a scope', () => {
     const ids = new Set(Array.from({ length: 1_000 }, (_, i) => charged(it, 'POST', `/reports/r${i}`)[0]))
     expect(ids.size).toBe(64)
     expect(charged(it, 'POST', '/reports/A%20b')).toEqual(charged(it, 'POST', '/reports/a%20B'))
+    // The bytes of "é", as they are and escaped.
+    expect(charged(it, 'POST', '/reports/\xc3\xa9')).toEqual(charged(it, 'POST', '/reports/%C3%A9'))
   })
 
   it('of the upstream counts all accounts together, and so makes it the partition of all', async () => {
