@@ -4,7 +4,6 @@ import { type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 import type { Full, QueuedClient } from './admission.ts'
 import type { ClassCapacity } from './capacity.ts'
-import { URGENCY } from './fair-share.ts'
 import type { QueuedCall } from './queued-call.ts'
 
 /** The calls of one priority. They form a linked list, so any call can leave in constant time. */
@@ -74,6 +73,11 @@ export class ClientQueue {
     return undefined
   }
 
+  /** How many calls have this priority. */
+  lengthOf(priority: Priority): number {
+    return this.#lines[priority].length
+  }
+
   /** How many calls are at least as urgent as `priority`. */
   aheadOf(priority: Priority): number {
     let ahead = 0
@@ -97,13 +101,6 @@ export class ClientQueue {
       perSecond = 0
     }
   }
-}
-
-/** The weight of a client whose waiting calls have these priorities. The most urgent decides. */
-export function weightOf(weight: number, priorities: Iterable<Priority>): number {
-  let most = 0
-  for (const priority of priorities) most = Math.max(most, URGENCY[priority])
-  return weight * most
 }
 
 /** The calls that wait in one admission queue. Each client has a queue of its own. */

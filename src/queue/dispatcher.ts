@@ -131,7 +131,7 @@ export class Dispatcher {
         const queuedCall = receivers.next()
         if (queuedCall === undefined) break
         const { because, wait, client } = queuedCall
-        state.virtualService.add(client.name, scheduler.costOf(client.name))
+        state.virtualService.add(client.name, scheduler.costOf(queuedCall))
         const permit = new Permit(this.#issuer, grant, now)
         // Once `end` returns true, the admitted call has to give the permit back.
         if (queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
@@ -173,7 +173,7 @@ export class Dispatcher {
     const { capacity, ledger, name } = this.#state
     capacity.inFlight += chosen.length
     try {
-      const costs = chosen.map(({ client }) => [client.name, scheduler.costOf(client.name)] as const)
+      const costs = chosen.map((one) => [one.client.name, scheduler.costOf(one)] as const)
       return await ledger.charge(chosen[0]!.chargeSet, chosen.length, { queue: name, costs })
     } catch (error) {
       capacity.release(chosen.length)

@@ -1,7 +1,7 @@
 import { type PeerDemand, type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
 import type { QueuedClient } from './admission.ts'
-import { type ClientQueue, weightOf } from './client-queues.ts'
-import { callsAhead, costsOf, type Flow, servingOrder } from './fair-share.ts'
+import type { ClientQueue } from './client-queues.ts'
+import { callsAhead, costsOf, type Flow, isByWeight, type Part, servingOrder, URGENCY } from './fair-share.ts'
 import type { QueuedCall } from './queued-call.ts'
 
 export interface Choice {
@@ -12,6 +12,8 @@ export interface Choice {
 
 interface SchedulerEntry extends Flow {
   readonly queue: ClientQueue | undefined
+  /** That of its most urgent call. */
+  readonly urgency: number
   /** The client's calls that wait at other gateways. */
   readonly elsewhere: readonly Demand[]
   /** `elsewhere` without the calls that are blocked there, because too many calls are in flight. */
@@ -64,6 +66,8 @@ export class FairScheduler {
       const priorities: Priority[] = others.map(({ priority }) => priority)
       if (queue?.first !== undefined) priorities.push(queue.first.priority)
       if (newcomer?.client.name === name) priorities.push(newcomer.priority)
+      let urgency = 0
+      for (const priority of priorities) urgency = Math.max(urgency, URGENCY[priority])
       let [calls, perSecond] = [queue?.size ?? 0, known.perSecond(name)]
       for (const other of others) {
         calls += other.calls
@@ -77,8 +81,10 @@ export class FairScheduler {
         told: ownTold.get(name) ?? [],
         calls,
         perSecond,
+        parts: partsOf(queue, others, urgency),
         share: client.share,
-        weight: weightOf(client.weight, priorities),
+        urgency,
+        weight: client.weight * urgency,
         virtualService: virtualService.get(name) ?? (least === Infinity ? 0 : least),
       })
     }
@@ -86,9 +92,12 @@ export class FairScheduler {
     this.#ready = peerDemand?.others.some(({ isBlocked }) => isBlocked) ? this.#entries.map(readyOf) : this.#entries
   }
 
-  /** How much one served call adds to the client's virtual service. */
-  costOf(client: string): number {
-    return this.#costs[this.#numbers.get(client) ?? -1] ?? 1
+  /** How much a call adds to the virtual service of its client when it is served. */
+  costOf({ client, priority }: QueuedCall): number {
+    const i = this.#numbers.get(client.name)
+    if (i === undefined) return 1
+    const [entry, cost] = [this.#entries[i]!, this.#costs[i]!]
+    return isByWeight(entry, cost) ? cost * (entry.urgency / URGENCY[priority]) : cost
   }
 
   /** The least virtual service of the clients that wait. A client that comes now begins with it. */
@@ -110,8 +119,9 @@ export class FairScheduler {
     const flows =
       waitMs === 0
         ? this.#entries
-        : this.#entries.map(({ calls, perSecond, weight, share, virtualService }) => {
-            return { weight, share, virtualService, calls: calls + Math.floor((perSecond * waitMs) / 1_000) }
+        : this.#entries.map(({ calls, parts, perSecond, weight, share, virtualService }) => {
+            const coming = Math.floor((perSecond * waitMs) / 1_000)
+            return { weight, share, virtualService, calls: calls + coming, parts: withMore(parts, coming) }
           })
     const ahead = callsAhead(flows, this.#costs, i, rank)
     return { position: Math.max(0, ahead - this.#known.admittedElsewhere) + rank, alone: rank }
@@ -208,10 +218,36 @@ export class FairScheduler {
   }
 }
 
-function readyOf({ weight, share, virtualService, queue, ready }: SchedulerEntry): Flow {
+function readyOf({ weight, share, virtualService, urgency, queue, ready }: SchedulerEntry): Flow {
   let calls = queue?.size ?? 0
   for (const demand of ready) calls += demand.calls
-  return { weight, share, virtualService, calls }
+  return { weight, share, virtualService, calls, parts: partsOf(queue, ready, urgency) }
+}
+
+/** The calls of a client by their priority; undefined if all are as urgent as `urgency`. */
+function partsOf(
+  queue: ClientQueue | undefined,
+  elsewhere: readonly Demand[],
+  urgency: number,
+): readonly Part[] | undefined {
+  const first = queue?.first?.priority
+  // So it is with nearly all clients, of whom there may be thousands.
+  const isPlain = first !== undefined && elsewhere.length === 0 && queue!.lengthOf(first) === queue!.size
+  if (isPlain && URGENCY[first] === urgency) return undefined
+  const parts: Part[] = []
+  for (const priority of PRIORITIES) {
+    let calls = queue?.lengthOf(priority) ?? 0
+    for (const demand of elsewhere) if (demand.priority === priority) calls += demand.calls
+    if (calls > 0) parts.push({ calls, times: urgency / URGENCY[priority] })
+  }
+  return parts.every(({ times }) => times === 1) ? undefined : parts
+}
+
+/** With more calls that are as urgent as the first. Calls that are still to come are not known by their priority. */
+function withMore(parts: readonly Part[] | undefined, coming: number): readonly Part[] | undefined {
+  if (parts === undefined) return undefined
+  const [first, ...rest] = parts
+  return [{ calls: first!.calls + coming, times: first!.times }, ...rest]
 }
 
 /** The estimated age, in milliseconds, of a call that has `ahead` calls of its demand before it, if they came at even intervals. */

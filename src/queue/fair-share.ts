@@ -8,12 +8,22 @@ export const URGENCY = { interactive: 4, normal: 1, batch: 1 / 4 } as const sati
 
 /** The calls of one client that wait for the same quota, at all gateways. */
 export interface Flow {
+  /** The weight of its most urgent call. */
   readonly weight: number
   /** Part of the quota (0 to 1) that it gets at least. */
   readonly share: number
   readonly calls: number
   /** The sum of the costs of its calls that were served. The flow with the least is next. */
   readonly virtualService: number
+  /** Its calls in the order of service, if some are less urgent than others. Undefined if all cost the same. */
+  readonly parts?: readonly Part[] | undefined
+}
+
+/** Calls of one flow that are equally urgent. */
+export interface Part {
+  readonly calls: number
+  /** How many times as much one of them costs as the most urgent call of the flow. */
+  readonly times: number
 }
 
 /** The part that is left to the others if guaranteed shares add up to everything. */
@@ -43,25 +53,63 @@ export function costsOf(flows: readonly Flow[]): number[] {
   return flows.map(({ share, weight }, i) => (isRaised[i]! ? unit / share : 1 / weight))
 }
 
+/** Whether the cost of a flow's calls goes by its weight, and not by its share. */
+export function isByWeight({ weight }: Flow, cost: number): boolean {
+  return cost === 1 / weight
+}
+
+/** The parts of a flow. All calls of a flow that gets its share cost the same. */
+function partsOf(flow: Flow, cost: number): readonly Part[] {
+  return flow.parts !== undefined && isByWeight(flow, cost) ? flow.parts : [{ calls: flow.calls, times: 1 }]
+}
+
 /** How many calls of other flows are served before the `n`-th call (from 1) of flow `i`. */
 export function callsAhead(flows: readonly Flow[], costs: readonly number[], i: number, n: number): number {
-  const start = flows[i]!.virtualService + (n - 1) * costs[i]!
+  const start = startOf(flows[i]!, costs[i]!, n)
   let ahead = 0
-  for (let j = 0; j < flows.length; j++) {
-    if (j === i) continue
-    const { virtualService, calls } = flows[j]!
-    const earlier = (start - virtualService) / costs[j]!
-    // Of two flows that start at the same time, the first in the list is served first.
-    const count = j < i ? Math.floor(earlier + SAME) + 1 : Math.ceil(earlier - SAME)
-    ahead += Math.min(calls, Math.max(0, count))
-  }
+  for (let j = 0; j < flows.length; j++) if (j !== i) ahead += callsBefore(flows[j]!, costs[j]!, start, j < i)
   return ahead
+}
+
+/** The costs of a flow's calls until its `n`-th call, from 1. If it has fewer calls, more like its last are added. */
+function startOf(flow: Flow, cost: number, n: number): number {
+  let start = flow.virtualService
+  let left = n - 1
+  let last = cost
+  for (const { calls, times } of partsOf(flow, cost)) {
+    last = times * cost
+    const here = Math.min(calls, left)
+    start += here * last
+    left -= here
+  }
+  return start + left * last
+}
+
+/** How many calls of a flow start before `start`. Of two flows that start at the same time, the first in the list is served first. */
+function callsBefore(flow: Flow, cost: number, start: number, isFirst: boolean): number {
+  const { parts, calls: all, virtualService } = flow
+  // Most flows have one part. A list is not made for each: there may be thousands.
+  if (parts === undefined || !isByWeight(flow, cost)) return within(all, (start - virtualService) / cost, isFirst)
+  let at = virtualService
+  let count = 0
+  for (const { calls, times } of parts) {
+    count += within(calls, (start - at) / (times * cost), isFirst)
+    at += calls * times * cost
+  }
+  return count
+}
+
+function within(calls: number, earlier: number, isFirst: boolean): number {
+  return Math.min(calls, Math.max(0, isFirst ? Math.floor(earlier + SAME) + 1 : Math.ceil(earlier - SAME)))
 }
 
 /** Whose calls are served next, in order: the number of a flow for each of the first `count` calls. */
 export function* servingOrder(flows: readonly Flow[], costs: readonly number[], count: number): Generator<number> {
   const starts = flows.map(({ virtualService }) => virtualService)
   const left = flows.map(({ calls }) => calls)
+  const parts = flows.map((flow, i) => partsOf(flow, costs[i]!))
+  const part = flows.map(() => 0)
+  const leftInPart = parts.map(([first]) => first!.calls)
   for (let n = 0; n < count; n++) {
     let next = -1
     for (let i = 0; i < flows.length; i++) {
@@ -69,7 +117,9 @@ export function* servingOrder(flows: readonly Flow[], costs: readonly number[], 
     }
     if (next < 0) return
     left[next]!--
-    starts[next]! += costs[next]!
+    while (leftInPart[next] === 0) leftInPart[next] = parts[next]![++part[next]!]!.calls
+    leftInPart[next]!--
+    starts[next]! += costs[next]! * parts[next]![part[next]!]!.times
     yield next
   }
 }

@@ -650,6 +650,39 @@ describe('an admission queue of several clients', () => {
     expect(admitted.slice(0, 10).replaceAll('n', '')).toBe('uuuuuuuu')
   })
 
+  it('weighs each call by its own priority, though many go at once, and says when they will', async () => {
+    const limit = limitOf({ id: 'month', class: 'read', requests: 100, windowMs: MINUTE, kind: 'calendar' })
+    const chargeSet = chargeSetOf('harness/prod', [{ limit }])
+    const clock = new SimulatedClock(10 * MINUTE)
+    const ledger = new MemoryLedger(clock)
+    const { queue } = setUp({ clock, ledger, maxWaiting: 1_000 })
+    const used = ledger.charge(chargeSet, 100)
+    for (let i = 0; i < 100; i++) ledger.commit(used)
+    const served: string[] = []
+    const send = (name: string, priority: Priority, count: number): void => {
+      for (let i = 0; i < count; i++) {
+        const entered = queue.enter({ client: queuedClient(name), priority, chargeSet, maxWaitMs: 10 * MINUTE })
+        void Promise.resolve(entered).then((admission) => {
+          if (admission.kind !== 'admitted') return
+          served.push(`${name} ${priority}`)
+          admission.permit.commit()
+        })
+      }
+    }
+    send('mixed', 'batch', 299)
+    send('plain', 'normal', 99)
+    send('mixed', 'interactive', 1)
+    await clock.advance(1)
+    const lasts = queue.view().map(({ client, lastInMs }) => [client, Math.round(lastInMs / MINUTE)])
+    expect(lasts).toEqual([
+      ['mixed', 4],
+      ['plain', 2],
+    ])
+    await clock.advance(MINUTE + 5_000)
+    const countOf = (what: string): number => served.filter((one) => one === what).length
+    expect(['mixed interactive', 'mixed batch', 'plain normal'].map(countOf)).toEqual([1, 20, 79])
+  })
+
   it('makes room for a client that has few calls waiting at the expense of the one that has most', async () => {
     const { kinds } = await order([...calls(queuedClient('noisy'), 5), ...calls(queuedClient('quiet'), 2)], {
       maxWaiting: 4,

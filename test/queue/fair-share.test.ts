@@ -1,9 +1,14 @@
 import { describe, expect, it } from 'vitest'
-import { callsAhead, costsOf, type Flow, servingOrder } from '../../src/queue/fair-share.ts'
+import { callsAhead, costsOf, type Flow, type Part, servingOrder } from '../../src/queue/fair-share.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 
 function flow(weight: number, share = 0, { calls = Infinity, virtualService = 0 } = {}): Flow {
   return { weight, share, calls, virtualService }
+}
+
+/** A flow whose last calls are less urgent. */
+function mixed(weight: number, share: number, parts: readonly Part[], virtualService = 0): Flow {
+  return { weight, share, parts, virtualService, calls: parts.reduce((sum, { calls }) => sum + calls, 0) }
 }
 
 /** What part of a long run each flow gets, in per cent. */
@@ -44,15 +49,38 @@ describe('fair shares', () => {
     expect([...servingOrder(flows, costsOf(flows), 7)]).toEqual([1, 1, 1, 1, 1, 0, 1])
   })
 
+  it('weigh each call by its own urgency', () => {
+    const flows = [
+      mixed(4, 0, [
+        { calls: 4, times: 1 },
+        { calls: 20, times: 4 },
+      ]),
+      flow(1, 0, { calls: 20 }),
+    ]
+    expect([...servingOrder(flows, costsOf(flows), 12)]).toEqual([0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 1, 0])
+  })
+
+  it('give a client its share, however urgent its calls are', () => {
+    const flows = [
+      mixed(4, 0.9, [
+        { calls: 1, times: 1 },
+        { calls: 999, times: 16 },
+      ]),
+      flow(1),
+    ]
+    expect([...servingOrder(flows, costsOf(flows), 100)].filter((i) => i === 0)).toHaveLength(90)
+  })
+
   it('tell how many calls go before one as the order of service has it', () => {
     const random = seededRandom(4)
     for (let round = 0; round < 500; round++) {
-      const flows = Array.from({ length: 1 + Math.floor(random() * 6) }, () =>
-        flow([1, 1, 2, 0.25, 8][Math.floor(random() * 5)]!, random() < 0.3 ? 0.15 : 0, {
-          calls: 1 + Math.floor(random() * 20),
-          virtualService: Math.floor(random() * 10),
-        }),
-      )
+      const flows = Array.from({ length: 1 + Math.floor(random() * 6) }, () => {
+        const [weight, share] = [[1, 1, 2, 0.25, 8][Math.floor(random() * 5)]!, random() < 0.3 ? 0.15 : 0]
+        const [calls, virtualService] = [1 + Math.floor(random() * 20), Math.floor(random() * 10)]
+        if (random() < 0.5) return flow(weight, share, { calls, virtualService })
+        const parts = [1, 4, 16].map((times) => ({ calls: 1 + Math.floor(random() * 9), times }))
+        return mixed(weight, share, parts, virtualService)
+      })
       const costs = costsOf(flows)
       const order = [...servingOrder(flows, costs, 1_000)]
       const turns = flows.map(() => 0)
