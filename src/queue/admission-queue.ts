@@ -57,10 +57,10 @@ export class AdmissionQueue implements Issuer {
     const scheduler = this.#state.scheduler()
     // One instant for both times: if time passed between them, the last call could seem to come before the first.
     const now = clock.now()
-    const waiting = [...clientQueues.byClient.values()].filter((queue) => queue.size > queue.claims)
-    return waiting.map(({ client, size, claims }) => ({
+    const queues = [...clientQueues.byClient.values()].filter(({ waiting }) => waiting > 0)
+    return queues.map(({ client, waiting }) => ({
       client: client.name,
-      waiting: size - claims,
+      waiting,
       nextInMs: forecast.waitMs(scheduler.positionOfFirst(client.name), now),
       lastInMs: forecast.waitMs(scheduler.positionOfLast(client.name), now),
     }))
@@ -222,8 +222,8 @@ export class AdmissionQueue implements Issuer {
 
   /** Returns undefined if one more call of the client may wait, else what is full. May end the wait of another client's last call. */
   #makeSpace(client: QueuedClient): Full | undefined {
-    const { clientQueues, forecast } = this.#state
-    const fullFor = clientQueues.fullFor(client)
+    const { capacity, forecast } = this.#state
+    const fullFor = capacity.fullFor(client)
     if (fullFor?.outdone === undefined) return fullFor?.full
     const { full, outdone } = fullFor
     const { because, chargeSet, wait } = outdone

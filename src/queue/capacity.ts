@@ -1,4 +1,6 @@
 import { AdaptiveConcurrency, type ConcurrencyBounds } from './adaptive-concurrency.ts'
+import type { Full, QueuedClient } from './admission.ts'
+import type { QueuedCall } from './queued-call.ts'
 
 /** How many calls may wait in a class, an account or the process, and how many do. */
 export class QueueCapacity {
@@ -18,8 +20,14 @@ export type Concurrency = number | ConcurrencyBounds | undefined
 
 interface CapacityOptions {
   readonly concurrency?: Concurrency
-  /** How many calls of one client may wait in one queue. */
+  /** How many calls of one client may wait. */
   readonly mostPerClient?: number | undefined
+}
+
+/** The calls of one client that wait in one queue. */
+interface Waiting {
+  readonly waiting: number
+  readonly lastWaiting: QueuedCall | undefined
 }
 
 /** What the admission queues of one account and class share: how many calls may wait, and how many may be in flight. */
@@ -28,6 +36,9 @@ export class ClassCapacity {
   readonly #capacities: readonly QueueCapacity[]
   #concurrency: number | AdaptiveConcurrency
   mostPerClient: number
+  /** Each queue in which anybody waits, by client. */
+  readonly queues = new Set<ReadonlyMap<string, Waiting>>()
+  readonly #byClient = new Map<string, { client: QueuedClient; waiting: number }>()
   inFlight = 0
   /** The queues in which calls wait for a call in flight to end. Each is called once when that happens. */
   #blocked = new Set<() => void>()
@@ -42,14 +53,42 @@ export class ClassCapacity {
     return this.#capacities[0]?.waiting ?? 0
   }
 
-  /** The first capacity that is used up. */
-  get full(): QueueCapacity | undefined {
-    return this.#capacities.find(({ waiting, most }) => waiting >= most)
+  /**
+   * Returns undefined if one more call of the client may wait, else what is full. `outdone` is a call that must leave to make room: the
+   * last call of the client that has the most calls waiting for its weight. So one noisy client can't keep the others out. Without
+   * `outdone` the new call may not wait.
+   */
+  fullFor(client: QueuedClient): { full: Full; outdone?: QueuedCall | undefined } | undefined {
+    const own = this.#byClient.get(client.name)?.waiting ?? 0
+    if (own >= this.mostPerClient) return { full: { most: this.mostPerClient, of: `calls of ${client.name}` } }
+    const full = this.#capacities.find(({ waiting, most }) => waiting >= most)
+    if (full === undefined) return undefined
+    let noisiest = (own + 1) / client.weight
+    let name: string | undefined
+    for (const { client: other, waiting } of this.#byClient.values()) {
+      const noise = waiting / other.weight
+      if (noise > noisiest) [name, noisiest] = [other.name, noise]
+    }
+    return { full: { most: full.most, of: full.of }, outdone: name === undefined ? undefined : this.#lastOf(name) }
   }
 
-  /** Somebody begins to wait (1) or does not wait any more (-1). */
-  wait(change: 1 | -1): void {
+  /** The last call of a client in the queue in which it has most. */
+  #lastOf(name: string): QueuedCall | undefined {
+    let most: Waiting | undefined
+    for (const queue of this.queues) {
+      const one = queue.get(name)
+      if (one !== undefined && one.waiting > (most?.waiting ?? 0)) most = one
+    }
+    return most?.lastWaiting
+  }
+
+  /** A call of the client begins to wait (1) or does not wait any more (-1). */
+  wait(client: QueuedClient, change: 1 | -1): void {
     for (const capacity of this.#capacities) capacity.waiting += change
+    const known = this.#byClient.getOrInsertComputed(client.name, () => ({ client, waiting: 0 }))
+    known.client = client // a reload may have changed its weight
+    known.waiting += change
+    if (known.waiting === 0) this.#byClient.delete(client.name)
   }
 
   /** After a reload: those who wait and those in flight stay, even if they are more than there may be now. */

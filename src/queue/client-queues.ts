@@ -2,7 +2,7 @@ import type { Clock } from '../time/clock.ts'
 import { Turns } from '../time/turns.ts'
 import { type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
-import type { Full, QueuedClient } from './admission.ts'
+import type { QueuedClient } from './admission.ts'
 import type { ClassCapacity } from './capacity.ts'
 import type { QueuedCall } from './queued-call.ts'
 
@@ -62,6 +62,19 @@ export class ClientQueue {
       if (this.#lines[priority].last !== undefined) return this.#lines[priority].last
     }
     return undefined
+  }
+
+  /** How many calls wait; a claim does not. */
+  get waiting(): number {
+    return this.size - this.claims
+  }
+
+  /** The last call that is no claim. */
+  get lastWaiting(): QueuedCall | undefined {
+    if (this.claims === 0) return this.last
+    let last: QueuedCall | undefined
+    for (let call = this.first; call !== undefined; call = this.after(call)) if (!call.isClaim) last = call
+    return last
   }
 
   /** The call that is served after `call`; undefined after the last. */
@@ -133,7 +146,8 @@ export class ClientQueues {
       queue.claims++
       return
     }
-    this.#capacity.wait(1)
+    this.#capacity.queues.add(this.byClient)
+    this.#capacity.wait(client, 1)
     this.#arrivals.add(client.name)
   }
 
@@ -142,12 +156,13 @@ export class ClientQueues {
     const queue = this.byClient.get(name)!
     queue.remove(queuedCall)
     if (queue.size === 0) this.byClient.delete(name)
+    if (this.byClient.size === 0) this.#capacity.queues.delete(this.byClient)
     this.size--
     this.#count(queuedCall.chargeSet, -1)
     if (queuedCall.isClaim) {
       this.claims--
       queue.claims--
-    } else this.#capacity.wait(-1)
+    } else this.#capacity.wait(queue.client, -1)
   }
 
   /** Whether the calls have more than one charge set. */
@@ -214,37 +229,6 @@ export class ClientQueues {
       demands.push(...queue.demands(now, this.perSecond(queue.client.name), isBlocked))
     return demands
   }
-
-  /**
-   * Returns undefined if one more call of the client may wait, else what is full. `outdone` is a call that must leave to make room: the
-   * last call of the client that has the most calls waiting for its weight. So one noisy client can't keep the others out. Without
-   * `outdone` the new call may not wait.
-   */
-  fullFor(client: QueuedClient): { full: Full; outdone?: QueuedCall | undefined } | undefined {
-    const own = waitingIn(this.byClient.get(client.name))
-    const { full, mostPerClient } = this.#capacity
-    if (own >= mostPerClient) return { full: { most: mostPerClient, of: `calls of ${client.name}` } }
-    if (full === undefined) return undefined
-    let longest: ClientQueue | undefined
-    for (const queue of this.byClient.values()) {
-      if (longest === undefined || waitingIn(queue) / queue.client.weight > waitingIn(longest) / longest.client.weight)
-        longest = queue
-    }
-    const isNoisy = longest !== undefined && waitingIn(longest) / longest.client.weight > (own + 1) / client.weight
-    return { full: { most: full.most, of: full.of }, outdone: isNoisy ? lastWaitingIn(longest!) : undefined }
-  }
-}
-
-function waitingIn(queue: ClientQueue | undefined): number {
-  return queue === undefined ? 0 : queue.size - queue.claims
-}
-
-function lastWaitingIn(queue: ClientQueue): QueuedCall | undefined {
-  if (queue.claims === 0) return queue.last
-  let last: QueuedCall | undefined
-  for (let queuedCall = queue.first; queuedCall !== undefined; queuedCall = queue.after(queuedCall))
-    if (!queuedCall.isClaim) last = queuedCall
-  return last
 }
 
 /** Up to so many clients are remembered without a check whether they still come. */

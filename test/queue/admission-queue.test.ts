@@ -718,7 +718,35 @@ describe('an admission queue of several clients', () => {
       queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9 })
     void visit(queuedClient('a'))
     void visit(queuedClient('b'))
-    expect(await visit(queuedClient('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
+    const full = { kind: 'queue_full', full: { most: 1, of: 'calls of a' } }
+    expect(await visit(queuedClient('a'))).toMatchObject(full)
+    const apart = new AdmissionQueue({ ...named, name: 'prod:read:client=a', ledger, clock, capacity })
+    const waiter = { client: queuedClient('a'), priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9 } as const
+    expect(await apart.enter(waiter)).toMatchObject(full)
+  })
+
+  it('makes room at the expense of the client that has most in all queues of the class', async () => {
+    const clock = new SimulatedClock()
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, 2)
+    const capacity = new ClassCapacity([new QueueCapacity(4, 'calls')])
+    const [one, other] = ['one', 'other'].map((name) => new AdmissionQueue({ ...named, name, ledger, clock, capacity }))
+    const kinds: string[] = []
+    const enter = (queue: AdmissionQueue, name: string): void => {
+      const i = kinds.push('waits') - 1
+      const waiter = {
+        client: queuedClient(name),
+        priority: 'normal',
+        chargeSet: reads,
+        maxWaitMs: MINUTE * 9,
+      } as const
+      void Promise.resolve(queue.enter(waiter)).then(({ kind }) => (kinds[i] = kind))
+    }
+    for (let i = 0; i < 4; i++) enter(one!, 'noisy')
+    enter(other!, 'quiet')
+    await clock.advance(1)
+    expect(kinds).toEqual(['waits', 'waits', 'waits', 'queue_full', 'waits'])
+    expect(capacity.waiting).toBe(4)
   })
 
   it('tells when the calls of each are expected to be served, and they are', async () => {

@@ -30,7 +30,8 @@ const LOAD_MS = 45_000
 const FAILING_MS = 15_000
 /** By then all is as if nothing had failed. */
 const WELL_FROM_MS = 27_000
-const REST_MS = 30_000
+/** The last calls wait for two windows of ten seconds, are then under way for a while, and count for a window after that. */
+const REST_MS = 35_000
 
 /**
  * A random case: one to four gateways, queues that share a concurrency, calls of different units, clients that leave, a Redis
