@@ -141,8 +141,7 @@ export class AdmissionQueue implements Issuer {
 
   /** Tells the queue that quota came back sooner than expected. */
   refunded(): void {
-    this.#state.forecast.expectMore()
-    if (this.waiting > 0) void this.#dispatcher.serve()
+    this.#state.rivals.gaveBack(this.#dispatcher)
   }
 
   left(isCounted: boolean): void {

@@ -15,6 +15,8 @@ const LOOK_NO_SOONER_MS = 10
  * How soon the ledger is asked again while it works without its store. The store may be back long before any quota is.
  */
 const LOOK_FOR_STORE_MS = 250
+/** Timers that are set for the same time go off within this. */
+const SAME_TIME_MS = 2
 /**
  * How many calls are charged together. Each choice looks at every client, so to choose thousands at once would hold up
  * the event loop, and then Redis. The last of them would also be charged long before they are sent.
@@ -36,16 +38,33 @@ export class Dispatcher {
   constructor(state: QueueState, issuer: Issuer) {
     this.#state = state
     this.#issuer = issuer
-    this.#wakeUp = new WakeUp(state.clock, () => void this.serve(true))
+    this.#wakeUp = new WakeUp(state.clock, () => this.#onTime())
   }
 
   get isWakeUpSet(): boolean {
     return this.#wakeUp.isSet
   }
 
+  /** Whether quota is expected by now, or next to now. */
+  get isDue(): boolean {
+    return this.#wakeUp.at <= this.#state.clock.now() + SAME_TIME_MS
+  }
+
   /** The last call has left: there is nobody to wake up for. */
   rest(): void {
+    this.#state.rivals.delete(this)
     this.#wakeUp.cancel()
+  }
+
+  /** Asks the ledger, although less quota may be free than is known of. */
+  ask(): void {
+    this.#state.forecast.expectMore()
+    void this.serve()
+  }
+
+  #onTime(): void {
+    this.#state.rivals.letOthersAsk(this)
+    void this.serve(true)
   }
 
   /**
@@ -137,6 +156,7 @@ export class Dispatcher {
         if (queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
         state.recentlyServed.add(client.name)
       }
+      if (admitted > 0) state.rivals.served(this)
       // Quota that came back meanwhile is not charged to anybody yet, and the ledger's answer may be older than that.
       return isAll || forecast.isMoreFree
     } finally {
@@ -208,6 +228,7 @@ export class Dispatcher {
     const state = this.#state
     const { capacity, peers, forecast } = state
     if (state.waiting === 0 || this.#isServing) return
+    state.rivals.add(this)
     // No timer can tell when a call in flight ends. The call itself tells, when it leaves its slot.
     if (capacity.free <= 0) {
       peers.blocked()
@@ -234,6 +255,10 @@ class WakeUp {
 
   get isSet(): boolean {
     return this.#timer !== undefined
+  }
+
+  get at(): number {
+    return this.#at
   }
 
   in(delayMs: number): void {

@@ -9,6 +9,7 @@ import { VirtualService } from './fair-share.ts'
 import { AvailabilityForecast } from './forecast.ts'
 import { Peers } from './peers.ts'
 import { RecentlyServed } from './recently-served.ts'
+import { Rivals } from './rivals.ts'
 
 export interface AdmissionQueueOptions {
   readonly ledger: Ledger
@@ -30,6 +31,8 @@ export class QueueState {
   readonly clientQueues: ClientQueues
   readonly forecast: AvailabilityForecast
   readonly peers: Peers
+  /** With the other queues at this gateway that wait for the same quota. */
+  readonly rivals: Rivals
   readonly recentlyServed = new RecentlyServed()
   virtualService = new VirtualService()
 
@@ -41,6 +44,7 @@ export class QueueState {
     this.capacity = capacity
     this.clientQueues = new ClientQueues(clock, capacity)
     this.forecast = new AvailabilityForecast(clock)
+    this.rivals = Rivals.of(ledger, partition)
     this.peers = new Peers({
       ledger,
       clock,

@@ -1,0 +1,60 @@
+import { describe, expect, it } from 'vitest'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import { chargeSetOf } from '../../src/ledger/ledger.ts'
+import { type LimitSpec, limitOf } from '../../src/ledger/limit.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const MINUTE = 60_000
+const all = { id: 'all', class: 'all', requests: 60 }
+
+/** Calls of three classes wait for one limit. Those of the first are always there, and more than the limit lets through. */
+async function serve(limit: LimitSpec, latencyMs: number, minutes: number) {
+  const clock = new SimulatedClock(10 * MINUTE)
+  const ledger = new MemoryLedger(clock)
+  const chargeSet = chargeSetOf('partition', [{ limit: limitOf(limit) }])
+  const served = { read: 0, write: 0, search: 0 }
+  const refused: string[] = []
+  const send = (name: keyof typeof served, queue: AdmissionQueue): void => {
+    const client = { name, weight: 1, share: 0, priority: 'normal' } as const
+    const entered = queue.enter({ chargeSet, maxWaitMs: 10 * MINUTE, client, priority: 'normal' })
+    void Promise.resolve(entered).then((admission) => {
+      if (admission.kind !== 'admitted') return refused.push(name)
+      served[name]++
+      return clock.schedule(latencyMs, () => {
+        admission.permit.commit()
+        admission.permit.leave()
+        send(name, queue)
+      })
+    })
+  }
+  for (const [name, calls] of [
+    ['read', 300],
+    ['write', 5],
+    ['search', 5],
+  ] as const) {
+    const capacity = new ClassCapacity([new QueueCapacity(1_000, name)])
+    const queue = new AdmissionQueue({ ledger, clock, name, partition: 'partition', capacity })
+    for (let i = 0; i < calls; i++) send(name, queue)
+    await clock.advance(10)
+  }
+  await clock.advance(minutes * MINUTE)
+  return { served, refused }
+}
+
+describe('queues that wait for the same limit', () => {
+  it.each([
+    ['a rolling window', { ...all, windowMs: MINUTE }, 30, 20],
+    ['a window of the calendar', { ...all, windowMs: MINUTE, kind: 'calendar' }, 30, 20],
+    ['a short window', { ...all, requests: 3, windowMs: 1_000 }, 5, 2],
+    ['calls in flight', { ...all, requests: 5, kind: 'concurrent' }, 300, 1],
+  ] as const)('of %s are all served, though one always has calls waiting', async (_, limit, latencyMs, minutes) => {
+    const { served, refused } = await serve(limit, latencyMs, minutes)
+    expect(refused).toEqual([])
+    const total = served.read + served.write + served.search
+    // At most every second time are the few calls too late.
+    expect(Math.min(served.write, served.search)).toBeGreaterThan(total / 40)
+    expect(served.read).toBeGreaterThan(total / 4)
+  })
+})
