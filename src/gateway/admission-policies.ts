@@ -63,7 +63,7 @@ interface ClassParts {
   readonly metrics: ClassMetrics
   readonly usage: CallUsage
   readonly capacity: ClassCapacity
-  /** The queues, by the groups that are counted apart. Calls that need different quotas do not wait for one another. */
+  /** The queues, by what their calls need. Calls that need different limits do not wait for one another. */
   readonly queues: Map<string, AdmissionQueue>
 }
 
@@ -82,6 +82,19 @@ export interface AdmissionPoliciesOptions {
   /** What calls cost in money; undefined if they cost none. */
   readonly prices: PriceList | undefined
   readonly services: AccountServices
+}
+
+/**
+ * What tells apart calls of a class that need different limits: the other classes that they are charged to, the groups in which they are
+ * counted, and the limits that they are not charged to.
+ */
+function needsOf(route: Route, rules: readonly Rule[], charges: readonly { rule: Rule; group: string }[]): string {
+  const needs = new Set(route.charges.filter((name) => name !== route.class).map((name) => `+${name}`))
+  for (const rule of rules) {
+    const charge = charges.find((one) => one.rule === rule)
+    needs.add(charge === undefined ? `-${rule.class} ${rule.label}` : charge.group)
+  }
+  return [...needs].join('')
 }
 
 /** The admission policies of one account. */
@@ -228,11 +241,10 @@ export class AdmissionPolicies {
     let policy = varying.get(key)
     if (policy === undefined) {
       if (varying.size >= POLICIES_KEPT) varying.clear()
-      const groups = charges.map(({ group }) => group).filter((group) => group !== '')
       policy = this.#buildPolicy(
         route.class,
         charges.flatMap(({ rule, units, group }) => this.#chargesOf(rule, units, group)),
-        [...new Set(groups)].join(''),
+        needsOf(route, rules, charges),
         rules.some(({ readsBody }) => readsBody),
       )
       varying.set(key, policy)
@@ -258,14 +270,14 @@ export class AdmissionPolicies {
     return limit
   }
 
-  #buildPolicy(className: string, charges: readonly Charge[], group: string, readsBody: boolean): AdmissionPolicy {
+  #buildPolicy(className: string, charges: readonly Charge[], needs: string, readsBody: boolean): AdmissionPolicy {
     const { labels, metrics, usage, capacity, queues } = this.#partsOf(className)
     const { upstream, account, services } = this.#options
     const { ledger, clock } = services
     const watches = charges.map(({ limit }) => (limit.isEnforced ? this.#shown.get(limit.id)?.watch : undefined))
-    const name = `${account}:${className}${group}`
+    const name = `${account}:${className}${needs}`
     const queue = queues.getOrInsertComputed(
-      group,
+      needs,
       () => new AdmissionQueue({ ledger, clock, name, partition: this.#partition, capacity }),
     )
     if (this.#closing !== undefined) queue.close(this.#closing)

@@ -183,6 +183,22 @@ describe('a scope', () => {
     expect([...account!.admissionPolicies.waiting()]).toMatchObject([{ labels: { class: 'read' }, waiting: 2 }])
   })
 
+  it('does not let calls wait that need not meet its condition, or are charged to another class beside', async () => {
+    const limits = {
+      read: [{ requests: 1, window: '60s' }],
+      write: [
+        { requests: 100, window: '60s' },
+        { requests: 1, window: '60s', when: { bodyOver: 1_000 } },
+      ],
+    }
+    const routes = [{ path: '/both', class: 'write', charges: ['write', 'read'] }, ...ROUTES]
+    const it = new Admissions(upstream(limits, { routes }))
+    const large = { headers: { 'content-length': '1001' } }
+    expect(await it.countAdmitted(3, 'PUT', '/x', large)).toBe(1)
+    expect(await it.countAdmitted(3, 'PUT', '/both')).toBe(1)
+    expect(await it.countAdmitted(3, 'PUT', '/x')).toBe(3)
+  })
+
   it('of routes counts each line of the table, and all other calls of a method together', async () => {
     const limits = { all: [{ requests: 2, window: '60s', scope: 'route' }] }
     const it = new Admissions(upstream(limits, { routes: [{ path: '/a/{id}', class: 'read' }] }))
