@@ -357,7 +357,6 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
 
   it('connects again after it was refused', async () => {
     const { gateway, tab, enter } = await setUp()
-    await enter()
     const connection = `document.querySelector('#connection').textContent`
     const signedIn = await call(gateway.adminUrl, '/sign-in', {
       method: 'POST',
@@ -365,8 +364,6 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
       body: new URLSearchParams({ token: TOKEN }).toString(),
     })
     const cookie = String(signedIn.headers['set-cookie']).split(';')[0]!
-    expect(await tab.eval<string>(connection)).toBe('')
-    await tab.open('about:blank')
     // Such as a hundred pages that others have left open.
     const pages = new AbortController()
     onTestFinished(() => pages.abort())
@@ -375,7 +372,7 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
         ({ status }) => status,
       )
     expect(await Promise.all(Array.from({ length: 101 }, open))).toContain(503)
-    await tab.open(gateway.adminUrl)
+    await enter()
     await expect.poll(() => tab.eval<string>(connection)).toContain('Not connected')
     pages.abort()
     await expect.poll(() => tab.eval<string>(connection)).toBe('')
