@@ -139,8 +139,8 @@ describe('the latest calls', () => {
   })
 
   it('are looked through over many turns of the event loop, though none of them is wanted', async () => {
-    const history = new RequestHistory({ keep: 100_000, maxBytes: 1e8 })
-    for (let i = 0; i < 100_000; i++) keep(history, { correlationId: `call-${i}` })
+    const history = new RequestHistory({ keep: 400_000, maxBytes: 1e9 })
+    for (let i = 0; i < 400_000; i++) keep(history, { correlationId: `call-${i}` })
     const known = {
       records: (wanted: Wanted) => history.newest(wanted),
       lately: history.lately,
