@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import type * as IORedis from 'ioredis'
+import { forgiveDroppedAnswers } from './dropped-answers.ts'
 import { keepHandshakeQuiet } from './handshake.ts'
 import { refuseUnaskedReplies, type ReplyHandler } from './unasked-replies.ts'
 
@@ -11,6 +12,7 @@ export function ioredis(): typeof IORedis {
   if (client === undefined) {
     client = require('ioredis') as typeof IORedis
     keepHandshakeQuiet(client.Redis)
+    forgiveDroppedAnswers(client.Redis)
     const { default: handler } = require('ioredis/built/DataHandler.js') as { default: { prototype: ReplyHandler } }
     refuseUnaskedReplies(handler.prototype)
   }

@@ -200,6 +200,19 @@ describeTopology('a Redis that refuses', () => {
     expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(201)
   })
 
+  it('to let it subscribe again does not end a gateway', async () => {
+    const redis = await start()
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${redis.port}`, commandTimeout: '2s' }
+    const gateway = await startProcess(harnessConfig('http://127.0.0.1:1', {}, { store, clients: {} }))
+    const { client } = redis
+    await until(async () => (await client.pubsub('NUMSUB', 'sluice:requests', 'sluice:clients'))[3] === 1)
+    await client.acl('SETUSER', 'default', '-subscribe')
+    await client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await until(async () => JSON.stringify(await client.acl('LOG')).includes('"subscribe"'))
+    await pause(200)
+    expect((await fetch(`${gateway.adminUrl}/healthz`)).status).toBe(200)
+  })
+
   it('because it is no master any more is left for the one that its address leads to now', async () => {
     const [old, next] = await Promise.all([start(), start()])
     let target = old.port
