@@ -80,10 +80,14 @@ export class RedisRecords<Item> implements Records<Item> {
   watch(onChange: () => void): void {
     const subscriber = this.#subscriber.open()
     subscriber.on('message', onChange)
+    const subscribe = (): Promise<unknown> => subscriber.subscribe(this.#key)
     // Subscribes with every new connection, and then looks for what was announced meanwhile.
-    const subscribe = (): void => void subscriber.subscribe(this.#key).then(onChange, () => undefined)
-    subscriber.on('ready', subscribe)
-    this.#stop = every(LOOK_EVERY_MS, this.#clock, onChange)
+    subscriber.on('ready', () => void subscribe().then(onChange, () => undefined))
+    this.#stop = every(LOOK_EVERY_MS, this.#clock, () => {
+      onChange()
+      // Again and again, as it may have failed, or its connection may have died in silence.
+      subscribe().catch(() => undefined)
+    })
   }
 
   close(): void {

@@ -85,13 +85,17 @@ export class RequestPeers {
     this.#redis = connectRedis(options.store)
     this.#subscriber = connectRedis(options.store)
     this.#subscriber.on('message', (channel: string, text: string) => this.#hear(channel, text))
-    // Each new connection subscribes again.
-    this.#subscriber.on('ready', () => {
+    const subscribe = (): void => {
       this.#subscriber.subscribe(this.#key, this.#channelOf(this.#id)).catch(() => undefined)
-    })
+    }
+    this.#subscriber.on('ready', subscribe)
     const beat = (): void => void this.#beat().catch(() => undefined)
     this.#redis.on('ready', beat)
-    this.#stopBeating = every(BEAT_S * 1_000, options.clock, () => this.#redis.status === 'ready' && beat())
+    this.#stopBeating = every(BEAT_S * 1_000, options.clock, () => {
+      if (this.#redis.status === 'ready') beat()
+      // Again and again: one that failed would leave this instance deaf, and so would a connection that died in silence.
+      subscribe()
+    })
   }
 
   /** Asks the other instances. Never rejects: whoever does not answer in time, or can't be asked, counts as away. */

@@ -8,11 +8,14 @@ import { systemClock } from '../../../src/time/clock.ts'
 import { type Ledger, chargeSetOf, StoreUnavailableError } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import { openLedger } from '../../../src/process/open-ledger.ts'
+import { RedisRecords } from '../../../src/records/redis-records.ts'
+import { RequestPeers } from '../../../src/requests/peers.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
 import { harnessConfig, startGateway } from '../../support/gateway.ts'
 import { storeOf } from '../../support/ledger-load.ts'
 import { describeTopology, type RedisServer, startStandalone, until } from '../../support/redis-topologies.ts'
 import { startProcess } from '../../support/process.ts'
+import { SimulatedClock } from '../../support/simulated-clock.ts'
 
 const LIMIT = limitOf({ id: 'read.60000', class: 'read', requests: 1_000, windowMs: 60_000 })
 const READS = chargeSetOf('any/thing', [{ limit: LIMIT }])
@@ -211,6 +214,26 @@ describeTopology('a Redis that refuses', () => {
     await until(async () => JSON.stringify(await client.acl('LOG')).includes('"subscribe"'))
     await pause(200)
     expect((await fetch(`${gateway.adminUrl}/healthz`)).status).toBe(200)
+  })
+
+  it('to let it subscribe is asked again, so that it hears of others and of changes when it may', async () => {
+    const redis = await start()
+    const { client } = redis
+    await client.acl('SETUSER', 'default', '-subscribe')
+    const store = storeOf({ url: `redis://127.0.0.1:${redis.port}`, commandTimeout: '2s' })
+    const clock = new SimulatedClock()
+    const peers = new RequestPeers({ store, clock, name: 'x', answer: () => Promise.resolve({ found: [], away: [] }) })
+    onTestFinished(() => peers.close())
+    const records = new RedisRecords(store, 'clients', clock)
+    onTestFinished(() => records.close())
+    records.watch(() => undefined)
+    await until(async () => JSON.stringify(await client.acl('LOG')).includes('"subscribe"'))
+    await client.acl('SETUSER', 'default', '+subscribe')
+    await until(async () => {
+      await clock.advance(10_000)
+      const listeners = await client.pubsub('NUMSUB', 'sluice:requests', 'sluice:clients')
+      return listeners[1] === 1 && listeners[3] === 1
+    })
   })
 
   it('because it is no master any more is left for the one that its address leads to now', async () => {
