@@ -1,7 +1,10 @@
 import type { Redis } from 'ioredis'
 
-/** The commands that ioredis 6.0.0 also sends by itself, without a look at the answer: SUBSCRIBE with each new connection. */
-const SENT_BY_ITSELF = ['subscribe'] as const
+/**
+ * The commands that ioredis 6.0.0 also sends by itself, without a look at the answer: SUBSCRIBE with each new connection, and ASKING before
+ * a command whose slot is moving to another node.
+ */
+const SENT_BY_ITSELF = ['subscribe', 'asking'] as const
 
 /**
  * Makes an error of such a command harmless where nobody catches it. It would end the process: where an ACL forbids the command, or the

@@ -280,14 +280,42 @@ describeTopology('a Redis Cluster', () => {
     const { redis: connection } = await exercise(store())
     expect(connection).toBeInstanceOf(Cluster)
     for (const node of (connection as Cluster).nodes('master')) await expectResp3(node)
-    await expectKeysExpire(cluster.servers, 'sliced')
+    await expectKeysExpire(await cluster.masters(), 'sliced')
   })
 
-  it('keeps it with the rights that the guarantees name for a user of all features', async () => {
+  /** A user with the rights that the guarantees name for all features, and these. */
+  async function userOfDocs(...more: string[]): Promise<{ username: string; password: string }> {
     const [, rights = ''] = /^ACL SETUSER (.*)$/m.exec(readText('docs/guarantees.md')) ?? []
     const [username = '', ...rules] = rights.replaceAll('sluice:', 'sliced:').split(' ')
-    for (const { client } of cluster.servers) await client.call('ACL', 'SETUSER', username, ...rules)
-    await exercise({ ...store(), username, password: 'PASSWORD' })
+    for (const { client } of cluster.servers) await client.call('ACL', 'SETUSER', username, 'reset', ...rules, ...more)
+    return { username, password: 'PASSWORD' }
+  }
+
+  it('keeps it with the rights that the guarantees name for a user of all features', async () => {
+    await exercise({ ...store(), ...(await userOfDocs()) })
+  })
+
+  it.each([
+    ['with the rights that the guarantees name', [], false],
+    ['who may not ask for it, by leases', ['-asking'], true],
+  ])('keeps it while a slot moves, for a user %s', async (_, more, isDegraded) => {
+    const { ledger } = await open({ ...store(), commandTimeout: '2s', ...(await userOfDocs(...more)) })
+    const partition = `any/${made++}`
+    const chargeSet = readsOf(partition)
+    expect((await ledger.charge(chargeSet, 1)).granted).toBe(1)
+    await pause(600) // so that it has a lease
+    const key = partitionKey(partition)
+    const from = await cluster.masterOf(key)
+    const to = (await cluster.masters()).find((master) => master !== from)!
+    let granted = 0
+    await cluster.migrate(key, to, async () => {
+      const slot = await from.client.cluster('KEYSLOT', key)
+      if ((await from.client.cluster('COUNTKEYSINSLOT', slot)) > 0) return
+      granted = (await ledger.charge(chargeSet, 1)).granted
+      expect(ledger.isDegraded).toBe(isDegraded)
+    })
+    expect(granted).toBe(1)
+    await until(async () => !ledger.isDegraded)
   })
 
   it('keeps it while the slot of the account moves under load', async () => {
@@ -306,7 +334,7 @@ describeTopology('a Redis Cluster', () => {
     expectKept(load)
     expect(load.arrivedSince(recoveredAt)).toBeGreaterThan(REQUESTS / 2)
     expect(await cluster.masterOf(partitionKey(partition))).toBe(cluster.servers[1])
-    await expectKeysExpire(cluster.servers, 'sliced')
+    await expectKeysExpire(await cluster.masters(), 'sliced')
   })
 
   it('keeps it when a master dies under load and its replica takes over', async () => {
