@@ -1,11 +1,15 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
+import pino from 'pino'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import type { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
+import { GuessGuard } from '../../../src/clients/guess-guard.ts'
+import { connectedInTime, connectRedis } from '../../../src/redis/connection.ts'
+import { systemClock } from '../../../src/time/clock.ts'
 import { pauseAwake } from '../../support/awake-clock.ts'
-import { Load, openTestLedger, type TestLedger } from '../../support/ledger-load.ts'
+import { Load, openTestLedger, storeOf, type TestLedger } from '../../support/ledger-load.ts'
 import {
   describeTopology,
   type RedisCluster,
@@ -24,6 +28,7 @@ const [REQUESTS, WINDOW_MS] = [100, 1_000]
 /** An answer that takes longer, of the time that this process was awake, has hung: far above `commandTimeout`. */
 const HUNG_MS = 1_500
 
+const logger = pino({ level: 'silent' })
 let made = 0
 
 function readsOf(partition: string): ChargeSet {
@@ -295,6 +300,22 @@ describeTopology('a Redis Cluster', () => {
     await exercise({ ...store(), ...(await userOfDocs()) })
   })
 
+  it('counts wrong keys over all gateways, with these rights', async () => {
+    const config = storeOf({ ...store(), ...(await userOfDocs()) })
+    const guard = () => {
+      const redis = connectRedis(config)
+      const limits = { perAddress: 1, overall: 9, window: 60_000 }
+      const shared = { connect: () => redis, prefix: config.prefix }
+      const made = new GuessGuard({ limits, what: 'keys', clock: systemClock, logger, redis: shared })
+      onTestFinished(() => made.close())
+      return connectedInTime(redis, systemClock).then(() => made)
+    }
+    const [one, other] = [await guard(), await guard()]
+    expect(await one.count('192.0.2.1', 'a')).toBe(0)
+    expect(await other.count('192.0.2.1', 'b')).toBeGreaterThan(0)
+    for (const { client } of await cluster.masters()) await client.flushall()
+  })
+
   it.each([
     ['with the rights that the guarantees name', [], false],
     ['who may not ask for it, by leases', ['-asking'], true],
@@ -359,8 +380,6 @@ describeTopology('a Redis Cluster', () => {
 })
 
 async function errorOf(store: object): Promise<string> {
-  const { connectRedis } = await import('../../../src/redis/connection.ts')
-  const { storeOf } = await import('../../support/ledger-load.ts')
   const connection = connectRedis(storeOf(store))
   try {
     return await new Promise<string>((resolve) => void connection.on('error', (error) => resolve(error.message)))
