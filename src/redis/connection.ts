@@ -155,7 +155,7 @@ export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoExcepti
 async function whenConnected(redis: Redis | Cluster, until: AbortSignal): Promise<void> {
   if (redis.status !== 'ready') await isReady(redis, until)
   if (!(redis instanceof ioredis().Cluster)) return
-  for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node, until)
+  for (const node of redis.nodes('master')) if (!takesCommands(node)) await isReady(node, until)
 }
 
 /** How long to wait for a connection. */
@@ -198,10 +198,12 @@ function isReady(redis: Redis | Cluster, until: AbortSignal): Promise<void> {
 /** Whether commands can be sent now; with a cluster, to every master. */
 export function isConnected(redis: Redis | Cluster): boolean {
   if (redis.status !== 'ready') return false
-  // `wait` counts as well: the first charge connects to that master, and waits for the connection.
-  return (
-    !(redis instanceof ioredis().Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
-  )
+  return !(redis instanceof ioredis().Cluster) || redis.nodes('master').every(takesCommands)
+}
+
+/** Whether a node of a cluster takes commands. While it waits, the first command connects to it, and nothing else does. */
+function takesCommands({ status }: Redis): boolean {
+  return status === 'ready' || status === 'wait'
 }
 
 /** Short, because all gateways must be back within a second of each other; see `RedisLedger`. */

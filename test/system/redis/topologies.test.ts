@@ -7,6 +7,7 @@ import { limitOf } from '../../../src/ledger/limit.ts'
 import type { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
 import { GuessGuard } from '../../../src/clients/guess-guard.ts'
 import { connectedInTime, connectRedis } from '../../../src/redis/connection.ts'
+import { OwnConnection } from '../../../src/redis/own-connection.ts'
 import { systemClock } from '../../../src/time/clock.ts'
 import { pauseAwake } from '../../support/awake-clock.ts'
 import { Load, openTestLedger, storeOf, type TestLedger } from '../../support/ledger-load.ts'
@@ -337,6 +338,26 @@ describeTopology('a Redis Cluster', () => {
     })
     expect(granted).toBe(1)
     await until(async () => !ledger.isDegraded)
+  })
+
+  it('is asked for records, usage and the audit trail after connections to several masters were lost', async () => {
+    const own = new OwnConnection(storeOf({ ...store(), commandTimeout: '2s' }), systemClock)
+    onTestFinished(() => own.close())
+    const key = 'sliced:any'
+    const ask = () => own.ask((redis) => redis.get(key))
+    expect(await ask()).toBeNull()
+    const asked = await cluster.masterOf(key)
+    const masters = [...new Set(await cluster.masters())]
+    const first = masters.find((master) => master !== asked)
+    const portsOf = () => (own.open() as Cluster).nodes('master').map(({ options }) => options.port)
+    for (const { client, port } of [first!, asked]) {
+      await client.call('CLIENT', 'KILL', 'TYPE', 'normal')
+      await until(async () => !portsOf().includes(port))
+    }
+    // The answer leads to the master, and tells of the others.
+    expect(await ask()).toBeNull()
+    await until(async () => portsOf().length === masters.length)
+    expect(await ask()).toBeNull()
   })
 
   it('keeps it while the slot of the account moves under load', async () => {
