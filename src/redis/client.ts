@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import type * as IORedis from 'ioredis'
 import { forgiveDroppedAnswers } from './dropped-answers.ts'
-import { keepHandshakeQuiet } from './handshake.ts'
+import { correctHandshake } from './handshake.ts'
 import { refuseUnaskedReplies, type ReplyHandler } from './unasked-replies.ts'
 
 const require = createRequire(import.meta.url)
@@ -11,7 +11,7 @@ let client: typeof IORedis | undefined
 export function ioredis(): typeof IORedis {
   if (client === undefined) {
     client = require('ioredis') as typeof IORedis
-    keepHandshakeQuiet(client.Redis)
+    correctHandshake(client.Redis)
     forgiveDroppedAnswers(client.Redis)
     const { default: handler } = require('ioredis/built/DataHandler.js') as { default: { prototype: ReplyHandler } }
     refuseUnaskedReplies(handler.prototype)

@@ -18,6 +18,7 @@ const REFUSALS: Readonly<Record<string, string>> = {
   NOREPLICAS: 'fewer replicas follow it than its min-replicas-to-write',
   OOM: 'its memory is full: raise its maxmemory',
   READONLY: 'it is a replica: another server is master now, or the address is that of a replica',
+  SELECT: 'it does not give the user the database that the url names',
   UNBLOCKED: 'it has become a replica',
   WRONGPASS: 'it does not accept store.username and store.password',
 }

@@ -203,6 +203,24 @@ describeTopology('a Redis that refuses', () => {
     expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(201)
   })
 
+  it.each<[string, string, string]>([
+    ['that it does not have', '99', 'DB index is out of range'],
+    ['that its user may not select', '1', "no permissions to run the 'select' command"],
+  ])('a database %s is told of, and no other one is used', async (_, database, said) => {
+    const redis = await start()
+    await redis.client.acl('SETUSER', 'default', '-select')
+    if (database === '99') await redis.client.acl('SETUSER', 'default', '+select')
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${redis.port}/${database}`, commandTimeout: '2s' }
+    const gateway = await startProcess(harnessConfig('http://127.0.0.1:1', {}, { store }))
+    const line = await gateway.line(/can not be reached/)
+    expect(line).toContain(`it refuses (SELECT `)
+    expect(line).toContain(said)
+    const readiness = await fetch(`${gateway.adminUrl}/readyz`)
+    expect([readiness.status, await readiness.text()]).toMatchObject([503, expect.stringContaining(said)])
+    expect(await redis.client.dbsize()).toBe(0)
+    expect(gateway.stderr).toBe('')
+  })
+
   it('to let it subscribe again does not end a gateway', async () => {
     const redis = await start()
     const store = { kind: 'redis', url: `redis://127.0.0.1:${redis.port}`, commandTimeout: '2s' }
