@@ -23,18 +23,14 @@ export function redisContents(store: StoreConfig): Promise<RedisContents> {
   return withRedis(store, (redis) => contentsOf(redis, store.prefix))
 }
 
-/** Connects, asks and disconnects. If Redis can't be reached in time, this rejects, with Redis's own reason if it gave one. */
+/** Connects, asks and disconnects. If Redis can't be reached in time, this rejects with the cause. */
 export async function withRedis<Answer>(
   store: RedisPlace,
   ask: (redis: Redis | Cluster) => Promise<Answer>,
 ): Promise<Answer> {
   const redis = connectRedis(store)
-  let problem = 'it can not be reached'
-  redis.on('error', (error: Error) => (problem = error.message))
   try {
-    await connectedInTime(redis, systemClock).catch((cause: unknown) => {
-      throw new Error(problem, { cause })
-    })
+    await connectedInTime(redis, systemClock)
     return await ask(redis)
   } finally {
     redis.disconnect()

@@ -77,7 +77,7 @@ export function connectRedis(store: RedisPlace): Redis | Cluster {
     cluster.on('ready', () => {
       for (const node of cluster.nodes('master')) if (node.status === 'wait') node.connect().catch(() => undefined)
     })
-    return cluster.on('error', () => undefined)
+    return noting(cluster)
   }
   const single = { ...options, enableOfflineQueue: false, retryStrategy: retryDelayMs }
   if (store.sentinels !== undefined) {
@@ -126,7 +126,22 @@ function lasting(redis: Redis): Redis {
       if (!isOver) redis.connect().catch(() => undefined)
     }, retryDelayMs(1))
   })
-  return redis.on('error', () => undefined)
+  return noting(redis)
+}
+
+const TROUBLES = new WeakMap<Redis | Cluster, Error>()
+
+/** Why there is no connection: its latest error. Undefined while there is one, or if the cause is not known. */
+export function troubleWith(redis: Redis | Cluster): Error | undefined {
+  return TROUBLES.get(redis)
+}
+
+function noting<Client extends Redis | Cluster>(redis: Client): Client {
+  redis.on('ready', () => void TROUBLES.delete(redis))
+  redis.on('error', (error: Error) => {
+    if (redis.status !== 'ready') TROUBLES.set(redis, error)
+  })
+  return redis
 }
 
 /**
@@ -161,11 +176,14 @@ async function whenConnected(redis: Redis | Cluster, until: AbortSignal): Promis
 /** How long to wait for a connection. */
 const CONNECTED_WITHIN_MS = 2_000
 
-/** Resolves once commands can be sent; with a cluster, to every master. Rejects if that takes longer than two seconds. */
+/** Resolves once commands can be sent; with a cluster, to every master. Rejects if that takes longer than two seconds, with the cause. */
 export async function connectedInTime(redis: Redis | Cluster, clock: Clock): Promise<void> {
   const wait = new AbortController()
   try {
-    await inTime(whenConnected(redis, wait.signal), CONNECTED_WITHIN_MS, clock, 'Redis can not be reached')
+    await inTime(whenConnected(redis, wait.signal), CONNECTED_WITHIN_MS, clock, 'no connection in time')
+  } catch (late) {
+    const cause = troubleWith(redis)
+    throw cause === undefined ? late : ((await greetingOf(redis, cause)) ?? cause)
   } finally {
     wait.abort()
   }

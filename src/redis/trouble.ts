@@ -47,12 +47,14 @@ export function isNotTheOne(error: Error): boolean {
 
 /** Why Redis can't be used, as one clause, such as "refuses (OOM …)". It leaves out arguments, which may be secret. */
 export function troubleOf(error: unknown, meanings = REFUSALS): string {
-  const { message, lastNodeError, previousErrors } = error as Error & {
+  const { message, lastNodeError, previousErrors, errors } = error as Error & {
     lastNodeError?: Error
     previousErrors?: Error[]
+    errors?: Error[]
   }
-  // The first command of a transaction that was refused says more than the refusal of the transaction.
-  const cause = lastNodeError ?? previousErrors?.[0]
+  // The first command of a transaction that was refused says more than the refusal of the transaction. Where a host has several
+  // addresses, only the error of each says anything.
+  const cause = lastNodeError ?? previousErrors?.[0] ?? errors?.[0]
   if (cause !== undefined) return troubleOf(cause, meanings)
   const said = saidIn(message)
   const refusal = refusalOf(said)

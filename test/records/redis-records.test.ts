@@ -334,6 +334,18 @@ it('a copy of a preset that takes a name just now is not taken away with the one
   expect(after.id).not.toBe(before.id)
 })
 
+it('says why Redis can not be reached to whoever asks', async () => {
+  const { store, clock } = setUp()
+  const connection = new OwnConnection({ ...store, username: 'nobody', password: redisPassword() }, clock)
+  onTestFinished(() => connection.close())
+  const asked = connection.ask((redis) => redis.ping()).catch((error: unknown) => (error as Error).message)
+  await new Promise((resolve) => void connection.open().once('error', resolve))
+  await clock.advance(2_000)
+  expect(await asked).toMatch(
+    /^Redis refuses \(WRONGPASS .*\): it does not accept store\.username and store\.password$/,
+  )
+})
+
 it('takes no mistake of the program for a refusal of Redis', async () => {
   const { store, clock } = setUp()
   const connection = new OwnConnection(store, clock)

@@ -13,7 +13,7 @@ it('keeps nothing of those who waited in vain for a Redis that is away', async (
   const before = redis.listenerCount('ready')
   for (let i = 0; i < 20; i++) {
     const connected = connectedInTime(redis, clock)
-    const refused = expect(connected).rejects.toThrow('Redis can not be reached')
+    const refused = expect(connected).rejects.toThrow(/no connection in time|ECONNREFUSED/)
     await clock.advance(2_000)
     await refused
   }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { Cluster, Redis, Result } from 'ioredis'
 import { ioredis } from '../../redis/client.ts'
-import { isConnected } from '../../redis/connection.ts'
+import { isConnected, troubleWith } from '../../redis/connection.ts'
 import { type Argument, linkScript, type Reply, type ScriptRunner } from './protocol.ts'
 import { readReply } from './reply.ts'
 
@@ -18,16 +18,11 @@ declare module 'ioredis' {
 export class RedisScript implements ScriptRunner {
   readonly #redis: Redis | Cluster
   readonly #onAnswer: ((tookMs: number) => void) | undefined
-  trouble: Error | undefined
 
   /** `onAnswer` is called with how many milliseconds each answer to a charge, or to a question for usage, took. */
   constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
     this.#redis = redis
     this.#onAnswer = onAnswer
-    redis.on('ready', () => (this.trouble = undefined))
-    redis.on('error', (error: Error) => {
-      if (redis.status !== 'ready') this.trouble = error
-    })
     redis.defineCommand('sluiceCharge', { lua: chargeScript() })
     redis.defineCommand('sluiceExchange', { lua: textOf('time.lua') + textOf('demand-exchange.lua') })
     redis.defineCommand('sluiceRegister', { lua: textOf('time.lua') + textOf('partition-register.lua') })
@@ -36,6 +31,10 @@ export class RedisScript implements ScriptRunner {
 
   get isConnected(): boolean {
     return isConnected(this.#redis)
+  }
+
+  get trouble(): Error | undefined {
+    return troubleWith(this.#redis)
   }
 
   onTrouble(listener: () => void): void {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -114,6 +114,17 @@ describe.skipIf(!hasProgram('redis-server'))('whether Redis keeps what it has', 
     const { code, stdout, stderr } = await runCommand(['check', '--store', '--no-secrets'], place)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout).toContain(expected)
+  })
+
+  it('is not told by check where Redis does not know the command with the password, nor is the password', async () => {
+    const { redis, place } = await setUp(['--rename-command', 'AUTH', '', '--rename-command', 'HELLO', ''])
+    const text = readFileSync(join(place.cwd, 'sluice.yaml'), 'utf8')
+    writeFileSync(join(place.cwd, 'sluice.yaml'), text.replace(redis.url, redis.url.replace('//', '//:topsecret@')))
+    const { code, stderr } = await runCommand(['check', '--store', '--no-secrets'], place)
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringMatching(/^the store can't be asked: Redis refuses \(ERR unknown command 'auth'\)/),
+    })
   })
 
   it('is told at the start where there is something to lose', async () => {
