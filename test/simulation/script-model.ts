@@ -3,7 +3,7 @@ import { RegisterModel } from './register-model.ts'
 import { Counter } from '../../src/ledger/counter.ts'
 import { LONGEST_GROWTH_MS } from '../../src/ledger/adaptive-limit.ts'
 import { BUCKETS, type Limit } from '../../src/ledger/limit.ts'
-import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
+import { ANY, type Argument, type Reply } from '../../src/ledger/redis/protocol.ts'
 import { type Calendar, calendarOf } from '../../src/time/calendar.ts'
 
 interface StoredCounter {
@@ -370,7 +370,8 @@ function renewLeases(
     const others = leased.get(used.name) ?? 0
     const left = used.counter.free(now)
     let share = 0
-    if (nowMs >= used.stored.pressure && used.counter.limit.kind !== 'smoothing') {
+    const { kind, requests } = used.counter.limit
+    if (nowMs >= used.stored.pressure && kind !== 'smoothing' && requests < ANY) {
       share = Math.floor(left / (4 * alive.size))
       if (share < 1 && others + 1 <= left / 2) share = 1
     }

@@ -60,7 +60,7 @@ export interface ScriptCall {
  * A shadow limit allows so many units, by which the script knows that it must refuse nothing because of this limit. An enforced
  * limit can't allow as many, not even one of money in billionths. The script computes exactly up to twice this number.
  */
-const ANY = 2 ** 52
+export const ANY = 2 ** 52
 const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 } as const satisfies Record<Limit['kind'], number>
 /** The kind of a limit whose windows begin at dates that the gateway tells. */
 const DATED = 4

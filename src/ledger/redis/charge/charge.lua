@@ -108,7 +108,8 @@ if term > 0 then
     local others = ofOthers[c.name] or 0
     local unused = free(c, 0)
     local share = 0
-    if nowMs >= c.pressure and c.kind ~= SMOOTHING then
+    -- Of a limit that is not enforced nobody needs a lease. It would leave nothing to gateways whose configuration enforces it already.
+    if nowMs >= c.pressure and c.kind ~= SMOOTHING and c.allowed < ANY then
       share = floor(unused / (4 * gateways))
       -- Of a small limit the lease is one unit, as long as half of what is free is left to whoever comes first.
       if share < 1 and others + 1 <= unused / 2 then share = 1 end
