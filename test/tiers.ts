@@ -24,6 +24,7 @@ export const BEYOND_UNITS = [
   'test/ledger/calendar.test.ts',
   'test/ledger/ledger.test.ts',
   'test/ledger/levels.test.ts',
+  'test/ledger/redis/begin.test.ts',
   'test/ledger/redis/formats.test.ts',
   'test/ledger/redis/idle-partition.test.ts',
   'test/ledger/redis/many-limits.test.ts',

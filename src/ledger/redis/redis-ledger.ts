@@ -186,7 +186,8 @@ export class RedisLedger implements Ledger {
     }
     await this.#warmUp()
     const { clock } = this.#shared
-    const waitMs = RESUME_AFTER_MS - ageMs
+    // Where the clock of Redis was set back, it began to know something only in the future.
+    const waitMs = RESUME_AFTER_MS - Math.max(0, ageMs)
     if (waitMs > 0) await new Promise<void>((resolve) => void clock.schedule(waitMs, resolve))
   }
 
