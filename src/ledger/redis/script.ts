@@ -129,10 +129,12 @@ async function identityOf(redis: Redis): Promise<string | undefined> {
  */
 function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) => boolean) => void): void {
   /** By slot: its master, then its replicas, as `host:port`. */
-  let known: (readonly string[])[] = []
+  const slots = (): (readonly string[])[] => cluster.slots.map((names) => [...names])
+  // The cluster is mostly connected already. Its slots are told again only when one has moved.
+  let known = slots()
   const watch = (node: Redis): void => {
     const name = `${node.options.host}:${node.options.port}`
-    let wasReady = false
+    let wasReady = node.status === 'ready'
     node.on('ready', () => (wasReady = true))
     node.on('close', () => {
       if (!wasReady) return
@@ -144,7 +146,7 @@ function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) =>
   cluster.on('+node', watch)
   cluster.on('refresh', () => {
     const before = known
-    known = cluster.slots.map((names) => [...names])
+    known = slots()
     // A master that stood still may come back as a replica without having closed a connection.
     const promoted = new Set<number>()
     for (const [slot, [master]] of known.entries()) {

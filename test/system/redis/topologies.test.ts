@@ -9,6 +9,7 @@ import { GuessGuard } from '../../../src/clients/guess-guard.ts'
 import { connectedInTime, connectRedis } from '../../../src/redis/connection.ts'
 import { OwnConnection } from '../../../src/redis/own-connection.ts'
 import { systemClock } from '../../../src/time/clock.ts'
+import { RedisScript } from '../../../src/ledger/redis/script.ts'
 import { pauseAwake } from '../../support/awake-clock.ts'
 import { Load, openTestLedger, storeOf, type TestLedger } from '../../support/ledger-load.ts'
 import {
@@ -377,6 +378,24 @@ describeTopology('a Redis Cluster', () => {
     expect(load.arrivedSince(recoveredAt)).toBeGreaterThan(REQUESTS / 2)
     expect(await cluster.masterOf(partitionKey(partition))).toBe(cluster.servers[1])
     await expectKeysExpire(await cluster.masters(), 'sliced')
+  })
+
+  it('is noticed to have lost a master the first time, too, and which keys that concerns', async () => {
+    const connection = connectRedis(storeOf({ ...store(), commandTimeout: '2s' }))
+    onTestFinished(() => connection.disconnect())
+    // As in the program, the ledger begins when the cluster is connected.
+    await connectedInTime(connection, systemClock)
+    const losses: ((key: string) => boolean)[] = []
+    new RedisScript(connection).onLost((isConcerned) => void losses.push(isConcerned))
+    const key = partitionKey(await partitionOfFirst())
+    const lost = await cluster.masterOf(key)
+    const others = Array.from({ length: 24 }, (_, i) => partitionKey(`any/${i}`))
+    const ofLost: string[] = []
+    for (const other of others) if ((await cluster.masterOf(other)) === lost) ofLost.push(other)
+    await lost.client.call('CLIENT', 'KILL', 'TYPE', 'normal')
+    await until(async () => losses.length > 0)
+    expect(losses[0]!(key)).toBe(true)
+    expect(others.filter(losses[0]!)).toEqual(ofLost)
   })
 
   it('keeps it when a master dies under load and its replica takes over', async () => {
