@@ -72,6 +72,8 @@ export class RequestPeers {
   readonly #options: PeersOptions
   readonly #id = randomBytes(6).toString('hex')
   readonly #key: string
+  /** Where questions are asked. Channels, unlike keys, are common to all databases of a Redis. */
+  readonly #channel: string
   readonly #redis: Redis | Cluster
   readonly #subscriber: Redis | Cluster
   /** Questions of this instance that wait for answers. */
@@ -84,9 +86,12 @@ export class RequestPeers {
     this.#key = `${options.store.prefix}:requests`
     this.#redis = connectRedis(options.store)
     this.#subscriber = connectRedis(options.store)
+    const { options: connection } = this.#redis
+    const database = 'db' in connection ? (connection.db ?? 0) : 0
+    this.#channel = database === 0 ? this.#key : `${this.#key}@${database}`
     this.#subscriber.on('message', (channel: string, text: string) => this.#hear(channel, text))
     const subscribe = (): void => {
-      this.#subscriber.subscribe(this.#key, this.#channelOf(this.#id)).catch(() => undefined)
+      this.#subscriber.subscribe(this.#channel, this.#channelOf(this.#id)).catch(() => undefined)
     }
     this.#subscriber.on('ready', subscribe)
     const beat = (): void => void this.#beat().catch(() => undefined)
@@ -132,7 +137,7 @@ export class RequestPeers {
     })
     try {
       const asked: Asked = { from: this.#id, number, question }
-      await this.#redis.publish(this.#key, JSON.stringify(asked))
+      await this.#redis.publish(this.#channel, JSON.stringify(asked))
       if (awaited.size > 0) await isOver
     } finally {
       this.#open.delete(number)
@@ -150,7 +155,7 @@ export class RequestPeers {
     if (!isObject(message)) return
     const { from, by, number, question, found, away } = message
     if (typeof number !== 'number') return
-    if (channel === this.#key) {
+    if (channel === this.#channel) {
       if (typeof from === 'string' && from !== this.#id && isQuestion(question))
         void this.#answer(message as unknown as Asked).catch(() => undefined)
     } else if (typeof by === 'string' && areObjects(found) && areObjects(away)) {

@@ -60,6 +60,25 @@ describe('three gateways that share a Redis', () => {
     expect((await call(other!.adminUrl, '/v1/requests/mine')).status).toBe(404)
   })
 
+  it('do not hear of those in another database', async () => {
+    const upstream = await startUpstream()
+    const prefix = `apart-${process.pid}-${prefixes++}`
+    const urlOf = (database: number) => new URL(`/${database}`, inject('redisUrl')).href
+    const [one, other] = await Promise.all(
+      [0, 1].map((database) => {
+        const config = shared('x', prefix, upstream.url)
+        return startGateway({ ...config, store: { ...config.store, url: urlOf(database) } })
+      }),
+    )
+    await call(one!.url, READ, { headers: id('mine') })
+    await storyOf(one!.adminUrl, 'mine')
+    // One that does not answer, so that every answer has the time to come.
+    const redis = new Redis(urlOf(1))
+    onTestFinished(() => redis.disconnect())
+    await redis.zadd(`${prefix}:requests`, Math.floor(Date.now() / 1_000), 'silent y')
+    expect(await listRequests(other!.adminUrl)).toMatchObject({ data: [], away: [{ instance: 'y' }] })
+  })
+
   it('ignore what others publish where they talk', async () => {
     const upstream = await startUpstream()
     const store = stores.Redis()
