@@ -1,7 +1,8 @@
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
-import { OwnConnection } from '../redis/own-connection.ts'
+import { OwnConnection, StoreError } from '../redis/own-connection.ts'
+import { isObject, parsedJson } from '../schema/json.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
 /** About how many entries are kept. */
@@ -61,7 +62,7 @@ export class RedisAudit implements AuditStore {
     for (let end = '+'; ;) {
       const from = end
       const entries = await this.#redis.ask((redis) => redis.xrevrange(this.#key, from, '-', 'COUNT', AT_ONCE))
-      for (const [, fields] of entries) yield JSON.parse(fields[1]!) as AuditEntry
+      for (const entry of entries) yield auditEntryOf(this.#key, entry)
       const last = entries.at(-1)
       if (last === undefined || entries.length < AT_ONCE) return
       end = `(${last[0]}`
@@ -91,4 +92,11 @@ export class RedisAudit implements AuditStore {
     this.#newest = newest?.[0]
     if (known !== undefined && found.length === 0) await this.#onLost?.()
   }
+}
+
+/** Somebody else may write to the same Redis. What is no entry is not passed over. */
+export function auditEntryOf(key: string, [id, fields]: Entry): AuditEntry {
+  const entry = parsedJson(fields[1]!)
+  if (!isObject(entry)) throw new StoreError(`has what is no entry: remove ${id} of the stream ${key} (XDEL)`)
+  return entry as unknown as AuditEntry
 }

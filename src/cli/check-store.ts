@@ -2,7 +2,7 @@ import type { StoreConfig } from '../schema/schema.ts'
 import type { Persistence } from '../redis/persistence.ts'
 import { type RedisContents, redisContents, whyVolatile, withRedis } from './redis-contents.ts'
 import { homeOf } from '../redis/connection.ts'
-import { homeTroubleOf, troubleOf } from '../redis/trouble.ts'
+import { homeTroubleOf } from '../redis/trouble.ts'
 import { CommandError } from './command-error.ts'
 import { countOf } from '../schema/units.ts'
 
@@ -29,8 +29,8 @@ export async function checkStore(store: StoreConfig): Promise<StoreState> {
     const kind = `the folder ${store.dir ?? '.sluice'} of one gateway`
     return { kind, isVolatile: false, holds: [], warnings: [] }
   }
-  const contents = await redisContents(store).catch((error: unknown) => {
-    throw new CommandError(`the store can't be asked: Redis ${troubleOf(error)}`)
+  const contents = await redisContents(store).catch((error: Error) => {
+    throw new CommandError(`the store can't be asked: ${error.message}`)
   })
   const { persistence, clients, secrets } = contents
   return {

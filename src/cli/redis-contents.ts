@@ -1,9 +1,11 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { AuditEntry } from '../audit/audit.ts'
+import { auditEntryOf } from '../audit/redis-audit.ts'
 import type { StoredClient } from '../clients/managed.ts'
 import type { StoreConfig } from '../schema/schema.ts'
-import { isRemoved } from '../records/redis-records.ts'
+import { isRemoved, mustBeRecord } from '../records/redis-records.ts'
 import { connectedInTime, connectRedis, type RedisPlace } from '../redis/connection.ts'
+import { OwnConnection } from '../redis/own-connection.ts'
 import { systemClock } from '../time/clock.ts'
 import { type Persistence, persistenceOf } from '../redis/persistence.ts'
 import { countOf } from '../schema/units.ts'
@@ -18,9 +20,38 @@ export interface RedisContents {
   readonly firstAudit: AuditEntry | undefined
 }
 
-/** Asks a Redis for its contents. Rejects if it can't be reached or refuses. */
-export function redisContents(store: StoreConfig): Promise<RedisContents> {
-  return withRedis(store, (redis) => contentsOf(redis, store.prefix))
+/** Asks a Redis for its contents. Rejects with a `StoreError` if it can't be reached, refuses, or has something else there. */
+export async function redisContents(store: StoreConfig): Promise<RedisContents> {
+  const keyOf = (sort: 'clients' | 'secrets' | 'audit'): string => `${store.prefix}:${sort}`
+  const connection = new OwnConnection(store, systemClock)
+  try {
+    const [persistence, clients, secrets, [first]] = await connection.ask((redis) =>
+      Promise.all([
+        persistenceOf(redis),
+        redis.hgetall(keyOf('clients')),
+        redis.hgetall(keyOf('secrets')),
+        redis.xrange(keyOf('audit'), '-', '+', 'COUNT', 1),
+      ]),
+    )
+    return {
+      persistence,
+      clients: recordsIn(keyOf('clients'), clients).filter(isClient).length,
+      secrets: recordsIn(keyOf('secrets'), secrets).length,
+      firstAudit: first && auditEntryOf(keyOf('audit'), first),
+    }
+  } finally {
+    connection.close()
+  }
+}
+
+/** The records in a hash, without removed ones. */
+function recordsIn(key: string, fields: Readonly<Record<string, string>>): string[] {
+  for (const [name, text] of Object.entries(fields)) mustBeRecord(key, name, text)
+  return Object.values(fields).filter((json) => !isRemoved(json))
+}
+
+function isClient(json: string): boolean {
+  return (JSON.parse(json) as StoredClient).deletedAt === undefined
 }
 
 /** Connects, asks and disconnects. If Redis can't be reached in time, this rejects with the cause. */
@@ -35,26 +66,6 @@ export async function withRedis<Answer>(
   } finally {
     redis.disconnect()
   }
-}
-
-async function contentsOf(redis: Redis | Cluster, prefix: string): Promise<RedisContents> {
-  const [persistence, clients, secrets, trail] = await Promise.all([
-    persistenceOf(redis),
-    redis.hvals(`${prefix}:clients`),
-    redis.hvals(`${prefix}:secrets`),
-    redis.xrange(`${prefix}:audit`, '-', '+', 'COUNT', 1),
-  ])
-  const first = trail[0]?.[1][1]
-  return {
-    persistence,
-    clients: clients.filter(isClient).length,
-    secrets: secrets.filter((json) => !isRemoved(json)).length,
-    firstAudit: first === undefined ? undefined : (JSON.parse(first) as AuditEntry),
-  }
-}
-
-function isClient(json: string): boolean {
-  return !isRemoved(json) && (JSON.parse(json) as StoredClient).deletedAt === undefined
 }
 
 /**

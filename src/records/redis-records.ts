@@ -68,7 +68,7 @@ export class RedisRecords<Item> implements Records<Item> {
     for (;;) {
       const look = await this.#redis.ask((redis) => redis.eval(LOOK, 1, this.#key, name))
       const [before, [seconds, microseconds]] = look as Look
-      this.#mustBeRecord(name, before)
+      mustBeRecord(this.#key, name, before)
       const now = Number(seconds) * 1_000_000 + Number(microseconds)
       const revision = Math.max(now, (parse(before).revision ?? 0) + 1)
       const changed = change(itemOf(before) as Item | undefined)
@@ -124,14 +124,8 @@ export class RedisRecords<Item> implements Records<Item> {
 
   async #fields(): Promise<ReadonlyMap<string, string>> {
     const fields = Object.entries(await this.#redis.ask((redis) => redis.hgetall(this.#key)))
-    for (const [name, text] of fields) this.#mustBeRecord(name, text)
+    for (const [name, text] of fields) mustBeRecord(this.#key, name, text)
     return new Map(fields)
-  }
-
-  /** Somebody else may write to the same Redis. What is no record is not passed over, as if there was nothing of that name. */
-  #mustBeRecord(name: string, text: string): void {
-    if (text !== '' && !isObject(parsedJson(text)))
-      throw new StoreError(`has what is no record: remove the field ${name} of the hash ${this.#key} (HDEL)`)
   }
 
   /**
@@ -155,6 +149,12 @@ interface Stored {
   readonly revision?: number
   readonly id?: string
   readonly version?: number
+}
+
+/** Somebody else may write to the same Redis. What is no record is not passed over, as if there was nothing of that name. */
+export function mustBeRecord(key: string, name: string, text: string): void {
+  if (text !== '' && !isObject(parsedJson(text)))
+    throw new StoreError(`has what is no record: remove the field ${name} of the hash ${key} (HDEL)`)
 }
 
 /** Whether a field stands for a removed record. */

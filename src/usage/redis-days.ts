@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Turn } from '../observe/turn.ts'
-import { OwnConnection } from '../redis/own-connection.ts'
+import { OwnConnection, StoreError } from '../redis/own-connection.ts'
+import { parsedJson } from '../schema/json.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { DAY_MS, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
@@ -76,7 +77,11 @@ export class RedisDays implements UsageDays {
     const turn = new Turn()
     const rows: DayRow[] = []
     for (const [name, text] of Object.entries(fields)) {
-      rows.push(rowOf(day, JSON.parse(name) as string[], text.split(' ').map(Number)))
+      const names = parsedJson(name)
+      const numbers = text.split(' ').map(Number)
+      if (!Array.isArray(names) || !numbers.every(Number.isFinite))
+        throw new StoreError(`has what is no row: remove the field ${name} of the hash ${this.#keyOf(day)} (HDEL)`)
+      rows.push(rowOf(day, names as string[], numbers))
       await turn.endIfOver()
     }
     return rows

@@ -3,6 +3,7 @@ import pino from 'pino'
 import { expect, inject, it, onTestFinished } from 'vitest'
 import { auditTrail } from '../../src/audit/audit.ts'
 import { RedisAudit } from '../../src/audit/redis-audit.ts'
+import { StoreError } from '../../src/redis/own-connection.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
@@ -57,4 +58,16 @@ it('an audit trail that is lost is noticed, too, by who writes to it first', asy
   await note('b')
   expect(heard.losses).toBe(1)
   expect(await actions()).toEqual(['b', 'audit.lost'])
+})
+
+it.each(['{', '5', 'null', '[]'])('an entry of somebody else (%s) is told of, with what to do', async (text) => {
+  const { open, redis, key } = setUp()
+  const { note, actions } = open()
+  await note('a')
+  const id = await redis.xadd(key, '*', 'foreign', text)
+  const error: unknown = await actions().catch((thrown: unknown) => thrown)
+  expect(error).toBeInstanceOf(StoreError)
+  expect((error as Error).message).toBe(`Redis has what is no entry: remove ${id} of the stream ${key} (XDEL)`)
+  await redis.xdel(key, id!)
+  expect(await actions()).toEqual(['a'])
 })

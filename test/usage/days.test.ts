@@ -216,6 +216,25 @@ describe('the rows of a day in Redis', () => {
     for (const key of keys) expect(await redis.pttl(key)).toBeGreaterThan(6 * DAY_MS)
     expect(await redis.pttl(`${store.prefix}:{usage}:${DAY}`)).toBeGreaterThan(90 * DAY_MS)
   })
+
+  it.each([
+    ['[', '1'],
+    ['{}', '1'],
+    ['["a"]', 'one'],
+  ])('are not read while there is what is none (%s: %s), and whoever asks is told what to do', async (name, text) => {
+    const store = stores.Redis()
+    const days = daysOf(store)
+    await days.add({ number: 1, day: DAY, rows: [row('a')] })
+    const redis = new Redis(inject('redisUrl'))
+    onTestFinished(() => redis.disconnect())
+    const key = `${store.prefix}:{usage}:${DAY}`
+    await redis.hset(key, name, text)
+    await expect(days.read(DAY)).rejects.toThrow(
+      `Redis has what is no row: remove the field ${name} of the hash ${key}`,
+    )
+    await redis.hdel(key, name)
+    expect(await days.read(DAY)).toEqual([row('a')])
+  })
 })
 
 describe('the files of days', () => {

@@ -127,6 +127,24 @@ describe.skipIf(!hasProgram('redis-server'))('whether Redis keeps what it has', 
     })
   })
 
+  it.each<[string, (redis: Redis) => Promise<unknown>, string]>([
+    [
+      'a record',
+      (redis) => redis.hset('sluice:secrets', 'x', '{'),
+      'no record: remove the field x of the hash sluice:secrets',
+    ],
+    [
+      'an entry',
+      (redis) => redis.xadd('sluice:audit', '1-1', 'x', 'y'),
+      'no entry: remove 1-1 of the stream sluice:audit',
+    ],
+  ])('is not told by check while there is what is not %s, but what to do is', async (_, write, said) => {
+    const { redis, place } = await setUp()
+    await write(clientOf(redis.url))
+    const { code, stderr } = await runCommand(['check', '--store', '--no-secrets'], place)
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(`Redis has what is ${said}`) })
+  })
+
   it('is told at the start where there is something to lose', async () => {
     const { place, start } = await setUp()
     await runCommand(['credentials', 'set', 'harness/prod'], { ...place, input: 'one' })
