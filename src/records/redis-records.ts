@@ -134,8 +134,15 @@ export class RedisRecords<Item> implements Records<Item> {
    */
   async #change(name: string, before: string, after: string): Promise<boolean> {
     const key = this.#key
-    if ((await this.#redis.ask((redis) => redis.eval(CHANGE, 1, key, name, before, after))) === 1) return true
-    const now = await this.#redis.ask((redis) => redis.hget(key, name))
+    const stored = () => this.#redis.ask((redis) => redis.hget(key, name))
+    try {
+      if ((await this.#redis.ask((redis) => redis.eval(CHANGE, 1, key, name, before, after))) === 1) return true
+    } catch (error) {
+      // Perhaps only the answer was lost. No other change has this revision.
+      if ((await stored().catch(() => undefined)) === after) return true
+      throw error
+    }
+    const now = await stored()
     if ((now ?? '') !== before) return false
     throw new StoreError(`can not change what is no UTF-8: remove the field ${name} of the hash ${key} (HDEL)`)
   }

@@ -10,6 +10,7 @@ import { RedisRecords } from '../../src/records/redis-records.ts'
 import { OwnConnection, StoreError } from '../../src/redis/own-connection.ts'
 import { openManaged } from '../../src/process/management.ts'
 import { ADMIN_TOKEN, ask } from '../support/admin.ts'
+import { FaultProxy } from '../support/fault-proxy.ts'
 import { harnessConfig, startGateway, stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -332,6 +333,31 @@ it('a copy of a preset that takes a name just now is not taken away with the one
   expect((await ask(slow, 'DELETE', `/presets/${before.id}`)).status).toBe(404)
   expect((await ask(quick, 'GET', '/presets/ours')).json().id).toBe(after.id)
   expect(after.id).not.toBe(before.id)
+})
+
+it.each([
+  ['is made, though its answer was lost', { kind: 'reset', at: 'before-headers' } as const, { a: a1 }],
+  ['that did not arrive is refused', { kind: 'refuse' } as const, {}],
+])('a change %s', async (_, fault, expected) => {
+  const { open, store } = setUp()
+  const proxy = await FaultProxy.start({ target: inject('redisUrl') })
+  onTestFinished(() => proxy.stop())
+  const { store: byProxy } = checkConfig(
+    { store: { ...stores.Redis(), prefix: store.prefix, url: proxy.url }, upstreams },
+    'test',
+  )
+  const { records, read } = open(byProxy)
+  expect(await read()).toEqual({})
+  // It reads all, looks at the record, and changes it.
+  let exchanges = 0
+  proxy.choose(() => (++exchanges === 3 ? fault : undefined))
+  const isMade = await records
+    .change('a', () => a1)
+    .then(
+      () => true,
+      () => false,
+    )
+  expect([isMade, await open().read()]).toEqual(['a' in expected, expected])
 })
 
 it('says why Redis can not be reached to whoever asks', async () => {
