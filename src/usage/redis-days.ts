@@ -42,6 +42,7 @@ const ADD = `
     for number in string.gmatch(ARGV[i + 3], '%S+') do
       sums[#sums + 1] = string.format('%.17g', tonumber(number) + tonumber(before() or '0'))
     end
+    for number in before do sums[#sums + 1] = number end -- what only a newer release counts
     redis.call('HSET', KEYS[1], name, table.concat(sums, ' '))
   end
   redis.call('PEXPIRE', KEYS[1], ARGV[3])

@@ -217,6 +217,20 @@ describe('the rows of a day in Redis', () => {
     expect(await redis.pttl(`${store.prefix}:{usage}:${DAY}`)).toBeGreaterThan(90 * DAY_MS)
   })
 
+  it('keep the numbers that only a newer release counts', async () => {
+    const store = stores.Redis()
+    const days = daysOf(store)
+    await days.add({ number: 1, day: DAY, rows: [row('a')] })
+    const redis = new Redis(inject('redisUrl'))
+    onTestFinished(() => redis.disconnect())
+    const key = `${store.prefix}:{usage}:${DAY}`
+    const [name] = await redis.hkeys(key)
+    await redis.hset(key, name!, `${await redis.hget(key, name!)} 7 8`)
+    await days.add({ number: 2, day: DAY, rows: [row('a')] })
+    expect(await redis.hget(key, name!)).toMatch(/^2 2 .* 7 8$/)
+    expect(await days.read(DAY)).toEqual([row('a', 2, { calls: 2 })])
+  })
+
   it.each([
     ['[', '1'],
     ['{}', '1'],
