@@ -34,7 +34,7 @@ export async function openLedger(
     prefix: store.prefix,
     answerWithinMs: store.commandTimeout,
     onOutage: store.onOutage,
-    onChange: (partition, mode) => logger.debug({ home: partition, mode }, 'the quota of an account is kept otherwise'),
+    onChange: (partition, mode) => logger.debug({ partition, mode }, 'the quota of an account is kept otherwise'),
     // One line for all accounts together: there may be thousands.
     onAway: (trouble) => logger.warn(`Redis ${trouble}: ${ledger.without} until that has passed`),
     onBack: ({ partitions: accounts, hadLost }) =>
@@ -89,7 +89,7 @@ function openRegions(
     onBack: () => logger.warn('home answers again, and shares follow the demand'),
     onOtherTerms: (partition) =>
       logger.warn(
-        { home: partition },
+        { partition },
         'gateways with other limits or regions are running: until they have ended this one has its reserve only',
       ),
   })
