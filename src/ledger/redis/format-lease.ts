@@ -4,6 +4,8 @@ import { type Limit, longestWindowMs } from '../limit.ts'
 /** How long a release keeps the right to grant after the last of its gateways was heard of. */
 export const TERM_MS = 5_000
 const RENEW_EVERY_MS = 1_000
+/** How soon it is asked for again where Redis has not answered yet. */
+const ASK_AGAIN_MS = 250
 /** How long Redis remembers the lease: longer than any window in which calls may still be counted. */
 const REMEMBERED_MS = 100 * 24 * 3_600_000
 
@@ -30,15 +32,17 @@ export class FormatLease {
   /** Gateways of a format that can't be read granted calls until then, by the gateway's clock. */
   #unreadable: { readonly format: number; readonly until: number } | undefined
   #timer: Timer | undefined
+  #isAnswered = false
   #isClosed = false
 
   constructor(options: FormatLeaseOptions) {
     this.#options = options
   }
 
-  /** Resolves once the lease was asked for, whether or not it is had. Goes on to renew it. */
-  async begin(): Promise<void> {
+  /** Asks for the lease, and goes on to renew it. Resolves with whether Redis answered: then it is known whether the lease is had. */
+  async begin(): Promise<boolean> {
     await this.#renew()
+    return this.#isAnswered
   }
 
   /** Whether gateways of another release hold the lease. */
@@ -76,6 +80,7 @@ export class FormatLease {
     const { clock, claim, format, onChange } = this.#options
     try {
       const [holder, before, endedMsAgo = 0] = await claim([format, TERM_MS, REMEMBERED_MS])
+      this.#isAnswered = true
       const other = holder === format ? undefined : holder
       if (other === undefined) this.#follows(before, endedMsAgo)
       if (other !== this.#other) {
@@ -85,7 +90,8 @@ export class FormatLease {
     } catch {
       // Charges find out what is wrong with Redis, and say so.
     }
-    if (!this.#isClosed) this.#timer = clock.schedule(RENEW_EVERY_MS, () => void this.#renew())
+    const inMs = this.#isAnswered ? RENEW_EVERY_MS : ASK_AGAIN_MS
+    if (!this.#isClosed) this.#timer = clock.schedule(inMs, () => void this.#renew())
   }
 
   /** Notes whether the format that had the lease before can be read: the script reads only the one just before this one. */

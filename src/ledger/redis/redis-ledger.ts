@@ -55,6 +55,8 @@ const MOST_ASKED = 200
 const WARM_UP_CALLS = 20
 /** Redis counts as away only after it has answered nothing for so long: on a busy machine, some answers are late. */
 const SLOW_MS = 500
+/** No call waits for the lease of the format. The first answer of Redis to a process may be late. */
+const CLAIM_WITHIN_MS = 1_000
 /** Gateways notice a flush account by account. All losses within so long are reported once. */
 const LOSS_LINE_MS = 5_000
 
@@ -150,10 +152,11 @@ export class RedisLedger implements Ledger {
     this.#shared = this.#sharedBy({ runner, clock, answerWithinMs, onOutage, stepTime })
     const { prefix } = options
     if (runner.claimFormat !== undefined) {
+      const claimWithinMs = Math.max(answerWithinMs, CLAIM_WITHIN_MS)
       this.#formats = new FormatLease({
         clock,
         format: FORMAT,
-        claim: (args) => inTime(runner.claimFormat!(`${prefix}:{register}:format`, args), answerWithinMs, clock),
+        claim: (args) => inTime(runner.claimFormat!(`${prefix}:{register}:format`, args), claimWithinMs, clock),
         onChange: (other) => this.#onOtherFormat(other),
       })
     }
@@ -178,9 +181,9 @@ export class RedisLedger implements Ledger {
    * it what it lost.
    */
   async begin(): Promise<void> {
-    await this.#formats?.begin()
+    const isKnown = (await this.#formats?.begin()) ?? true
     const ageMs = await this.#shared.register.age().catch(() => undefined)
-    if (ageMs === undefined || this.#formats?.isDenied === true) {
+    if (!isKnown || ageMs === undefined || this.#formats?.isDenied === true) {
       this.#trustedAt = Infinity
       return
     }
