@@ -1,3 +1,4 @@
+import type { Cluster, Redis } from 'ioredis'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
@@ -8,6 +9,8 @@ import type { AuditEntry, AuditStore } from './audit.ts'
 /** About how many entries are kept. */
 const MOST = '100000'
 const AT_ONCE = 500
+/** So many entries may have come in the seconds since an answer was lost. */
+const MOST_SINCE = 100
 /** Redis may lose its data while the connection stays. */
 const LOOK_EVERY_MS = 10_000
 /** The smallest id. Redis refuses it once the stream has an entry. */
@@ -37,9 +40,20 @@ export class RedisAudit implements AuditStore {
   async append(entry: AuditEntry): Promise<void> {
     // First looks for a loss: behind the new entry nobody would know that older ones were there.
     await this.#look()
-    const fields = ['entry', JSON.stringify(entry)]
-    const id = await this.#redis.ask((redis) => redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', ...fields))
-    this.#newest = id ?? undefined
+    const text = JSON.stringify(entry)
+    this.#newest = await this.#redis
+      .ask((redis) => redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', 'entry', text))
+      .then((id) => id ?? undefined)
+      .catch((error: unknown) => this.#idOf(text, error))
+  }
+
+  /** The id of an entry that may have been added, though its answer was lost. Rejects with `error` if it was not. */
+  async #idOf(text: string, error: unknown): Promise<string> {
+    const latest = (redis: Redis | Cluster) => redis.xrevrange(this.#key, '+', '-', 'COUNT', MOST_SINCE)
+    const entries = await this.#redis.ask(latest).catch((): Entry[] => [])
+    const [id] = entries.find(([, fields]) => fields[1] === text) ?? []
+    if (id === undefined) throw error
+    return id
   }
 
   async begin(entry: AuditEntry): Promise<void> {

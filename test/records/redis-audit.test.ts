@@ -5,19 +5,21 @@ import { auditTrail } from '../../src/audit/audit.ts'
 import { RedisAudit } from '../../src/audit/redis-audit.ts'
 import { StoreError } from '../../src/redis/own-connection.ts'
 import { checkConfig } from '../../src/config/load.ts'
+import { FaultProxy } from '../support/fault-proxy.ts'
 import { stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const SOMEBODY = { actor: 'me', address: 'here' }
 
+const upstreams = { x: { url: 'http://x', accounts: { main: { id: 'm' } } } }
+
 function setUp() {
-  const upstreams = { x: { url: 'http://x', accounts: { main: { id: 'm' } } } }
   const { store } = checkConfig({ store: stores.Redis(), upstreams }, 'test')
   const redis = new Redis(inject('redisUrl'))
   onTestFinished(() => redis.disconnect())
   const clock = new SimulatedClock()
-  const open = () => {
-    const trail = auditTrail(new RedisAudit(store, clock), clock, pino({ level: 'silent' }))
+  const open = (config = store) => {
+    const trail = auditTrail(new RedisAudit(config, clock), clock, pino({ level: 'silent' }))
     onTestFinished(() => trail.close())
     const heard = { losses: 0 }
     trail.watch(() => heard.losses++)
@@ -26,7 +28,7 @@ function setUp() {
     const actions = async () => (await trail.read({}, { limit: 9, offset: 0 })).map(({ action }) => action)
     return { heard, note, actions }
   }
-  return { open, redis, key: `${store.prefix}:audit`, clock }
+  return { open, redis, key: `${store.prefix}:audit`, clock, store }
 }
 
 it('an audit trail that is lost while the connection stays is noticed within ten seconds, and begins with that', async () => {
@@ -70,4 +72,24 @@ it.each(['{', '5', 'null', '[]'])('an entry of somebody else (%s) is told of, wi
   expect((error as Error).message).toBe(`Redis has what is no entry: remove ${id} of the stream ${key} (XDEL)`)
   await redis.xdel(key, id!)
   expect(await actions()).toEqual(['a'])
+})
+
+it.each([
+  ['is noted once, though its answer was lost', { kind: 'reset', at: 'before-headers' } as const, ['b', 'a']],
+  ['that did not arrive is refused', { kind: 'refuse' } as const, ['a']],
+])('an entry %s', async (_, fault, expected) => {
+  const { open, store } = setUp()
+  const proxy = await FaultProxy.start({ target: inject('redisUrl') })
+  onTestFinished(() => proxy.stop())
+  const byProxy = { ...stores.Redis(), prefix: store.prefix, url: proxy.url }
+  const { note, actions } = open(checkConfig({ store: byProxy, upstreams }, 'test').store)
+  await note('a')
+  // It looks for a loss, and adds the entry.
+  let exchanges = 0
+  proxy.choose(() => (++exchanges === 2 ? fault : undefined))
+  const isNoted = await note('b').then(
+    () => true,
+    () => false,
+  )
+  expect([isNoted, await actions()]).toEqual([expected.includes('b'), expected])
 })
