@@ -30,6 +30,7 @@ export const BEYOND_UNITS = [
   'test/ledger/redis/many-limits.test.ts',
   'test/ledger/redis/many-partitions.test.ts',
   'test/ledger/redis/many-units.test.ts',
+  'test/ledger/redis/partition-register.test.ts',
   'test/ledger/redis/shadow-leases.test.ts',
   'test/ledger/regions/home.test.ts',
   'test/ledger/regions/redis-home.test.ts',

@@ -26,7 +26,7 @@ export class RegisterModel {
     for (const partition of args.slice(7, 7 + count)) used.set(String(partition), now + usedMs)
     for (const partition of args.slice(7 + count)) lost.set(String(partition), now)
     const is = lost.has(asked) ? 'lost' : used.has(asked) ? 'used' : 'unknown'
-    const told = args[4] === '' ? [] : [...lost].filter(([, at]) => at >= Number(args[4]))
+    const told = args[4] === '' ? [] : [...lost].filter(([, at]) => at >= Number(args[4]) && at <= now)
     told.sort(([a, atA], [b, atB]) => atB - atA || (a < b ? -1 : 1))
     return [id, now - madeAt, now, is, ...told.map(([partition]) => partition)]
   }

@@ -39,7 +39,8 @@ elseif call('ZSCORE', register, '+' .. ARGV[6]) then
 end
 local reply = { id, now - since, now, asked }
 if ARGV[5] ~= '' then
-  for _, name in ipairs(call('ZRANGEBYSCORE', register, '-inf', '-' .. ARGV[5], 'LIMIT', 0, MOST_TOLD)) do
+  -- What was reported before the clock was set back would be told, as new, until it is there again.
+  for _, name in ipairs(call('ZRANGEBYSCORE', register, whole(-now), '-' .. ARGV[5], 'LIMIT', 0, MOST_TOLD)) do
     reply[#reply + 1] = name:sub(2)
   end
 end
