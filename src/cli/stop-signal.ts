@@ -18,7 +18,10 @@ export function endAtSignal(): void {
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, endAtOnce)
 }
 
-/** Runs `stop` at the first signal, then ends the process. A second signal ends the process at once, unless it is to be ignored. */
+/**
+ * Runs `stop` at the first signal, then ends the process. A second signal ends the process at once, unless it is to be ignored or is a
+ * SIGHUP: where a terminal is closed, the launcher for an older Node passes on one that this process got, too.
+ */
 export function onStopSignal(
   stop: (signal: string) => Promise<void>,
   { signals = ['SIGTERM', 'SIGINT', 'SIGHUP'], onImpatience = () => undefined, onReload }: StopOptions = {},
@@ -29,7 +32,7 @@ export function onStopSignal(
     process.on(signal, () => {
       if (signal === 'SIGHUP' && onReload !== undefined && hasTerminal() === hadTerminal) return onReload()
       count++
-      if (onImpatience !== 'ignore' && count > signalsToStop(signal)) {
+      if (onImpatience !== 'ignore' && signal !== 'SIGHUP' && count > signalsToStop(signal)) {
         onImpatience(signal)
         process.exit(1)
       }

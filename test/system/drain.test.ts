@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Agent, request, type ServerResponse } from 'node:http'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
@@ -9,6 +9,7 @@ import { makeCertificates } from '../support/certificates.ts'
 import { harnessConfig, newFolder, startGateway, startServer, startUpstream, stores } from '../support/gateway.ts'
 import { freePort } from '../support/find-redis.ts'
 import { call, RawClient } from '../support/http.ts'
+import { hasProgram } from '../support/packages.ts'
 import { npmStart, Program, startProcess } from '../support/process.ts'
 import { hasSmallDisks, SmallDisk } from '../support/small-disk.ts'
 
@@ -317,6 +318,28 @@ describe('SIGTERM', () => {
   })
 })
 
+describe.skipIf(!hasProgram('script'))('a terminal that is closed', () => {
+  it('lets running calls finish, though the launcher for an older Node passes on a SIGHUP that both got', async () => {
+    const responses: ServerResponse[] = []
+    const url = await startServer((_, response) => void responses.push(response))
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig(url, {}, { log: { format: 'json' } })))
+    const start = `exec ${process.execPath} ${inject('program')} start`
+    const terminal = new Program([], { cwd, command: ['script', '-qfc', start, '/dev/null'] })
+    const gateway = JSON.parse(await terminal.line(/"msg":"listening"/)) as { url: string; admin: string; pid: number }
+    const running = call(gateway.url, '/harness/ng/api/projects')
+    await expect.poll(() => responses.length).toBe(1)
+    terminal.kill('SIGKILL')
+    await expect.poll(() => isRefused(gateway.url)).toBe(true)
+    process.kill(gateway.pid, 'SIGHUP')
+    // Its answer comes after the signal.
+    expect((await fetch(`${gateway.admin}/readyz`)).status).toBe(503)
+    responses[0]!.end('done')
+    expect(await running).toMatchObject({ status: 200, body: 'done' })
+    await expect.poll(() => existsSync(`/proc/${gateway.pid}`)).toBe(false)
+  })
+})
+
 describe('npm start', () => {
   it('stops when npm is told to, and leaves nothing running', async () => {
     const responses: ServerResponse[] = []
@@ -341,14 +364,16 @@ describe('npm start', () => {
     process.kill(gateway.pid, 'SIGINT')
     await gateway.line(/draining/)
     process.kill(gateway.pid, 'SIGINT')
-    const connecting = () =>
-      RawClient.connect(gateway.url).then(
-        () => 'accepted',
-        () => 'refused',
-      )
-    await expect.poll(connecting).toBe('refused')
+    await expect.poll(() => isRefused(gateway.url)).toBe(true)
     responses[0]!.end('done')
     expect(await running).toMatchObject({ status: 200, body: 'done' })
     expect(await gateway.ended).toMatchObject({ code: 0 })
   })
 })
+
+function isRefused(url: string): Promise<boolean> {
+  return RawClient.connect(url).then(
+    () => false,
+    () => true,
+  )
+}
