@@ -63,6 +63,8 @@ function runWith(node) {
   })
   child.on('exit', function (code, signal) {
     if (signal === null) process.exit(code)
+    // For a process with the number 1, as in a container, which no signal of its own ends.
+    process.exitCode = 128 + require('os').constants.signals[signal]
     process.removeAllListeners(signal)
     process.kill(process.pid, signal)
   })

