@@ -220,6 +220,17 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     const { volumes, containers } = find('Deployment').spec.template.spec
     expect(volumes).toContainEqual(values.extraVolumes[0])
     expect(containers[0].volumeMounts).toContainEqual(values.extraVolumeMounts[0])
+    // In a container both have the process id 1, by which neither sees that the other has the folder.
+    expect(find('Deployment').spec.strategy).toEqual({ type: 'Recreate' })
+  })
+
+  it.each([
+    ['the autoscaler', ['config={"store":{"kind":"memory","url":null}}']],
+    ['two gateways', ['config={"store":null}', 'autoscaling={"enabled":false}', 'replicas=2']],
+  ])('refuses %s with the embedded store, where each gateway would grant all quotas', (_, settings) => {
+    expect(() => render(...settings)).toThrow(
+      /with store\.kind memory .* set autoscaling\.enabled: false and replicas: 1/,
+    )
   })
 
   it.each([
