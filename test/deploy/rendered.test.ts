@@ -233,6 +233,12 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     )
   })
 
+  it('has no preStop where that is to take no time, since Kubernetes before 1.33 refuses a sleep of 0 s', () => {
+    const [container] = render('preStopSeconds=0').find(({ kind }) => kind === 'Deployment')!.spec.template.spec
+      .containers
+    expect(container).not.toHaveProperty('lifecycle')
+  })
+
   it.each([
     ['{ app: valkey }', [{ app: 'valkey' }]],
     ['{}', []],
