@@ -239,6 +239,15 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     expect(container).not.toHaveProperty('lifecycle')
   })
 
+  it('lets the scrape send the token that the configuration wants', () => {
+    const credentials = (token: string) =>
+      render(...everything, `config={"admin":{"metricsToken":${token}}}`).find(({ kind }) => kind === 'PodMonitor')!
+        .spec.podMetricsEndpoints[0].authorization?.credentials
+    expect(credentials('"${env:SCRAPE_TOKEN}"')).toEqual({ name: 'sluice', key: 'SCRAPE_TOKEN' })
+    expect(credentials('"${file:/run/secrets/metrics}"')).toEqual({ name: 'sluice', key: 'SLUICE_METRICS_TOKEN' })
+    expect(credentials('null')).toBeUndefined()
+  })
+
   it.each([
     ['{ app: valkey }', [{ app: 'valkey' }]],
     ['{}', []],
