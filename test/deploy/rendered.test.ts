@@ -43,7 +43,8 @@ interface EgressRule {
 }
 
 function manifestsIn(text: string): Manifest[] {
-  return parseAllDocuments(text)
+  // As Helm and Kubernetes read it: there `no` is no text.
+  return parseAllDocuments(text, { version: '1.1' })
     .map((document) => {
       expect(document.errors).toEqual([])
       return document.toJS() as Manifest | null
@@ -246,6 +247,15 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     expect(credentials('"${env:SCRAPE_TOKEN}"')).toEqual({ name: 'sluice', key: 'SCRAPE_TOKEN' })
     expect(credentials('"${file:/run/secrets/metrics}"')).toEqual({ name: 'sluice', key: 'SLUICE_METRICS_TOKEN' })
     expect(credentials('null')).toBeUndefined()
+  })
+
+  it('keeps names that YAML would take for something else', () => {
+    const values = ['secretName="123"', 'networkPolicy={"monitoringNamespace":"on"}', 'monitoring={"podMonitor":true}']
+    const options = values.flatMap((value) => ['--set-json', value])
+    const named = manifestsIn(kubernetesTool('helm', ['template', 'no', chart, ...options]))
+    expectValid(named)
+    expect(kindsOf(named)).toContain('PodMonitor')
+    for (const { metadata } of named) expect(metadata.labels).toMatchObject({ 'app.kubernetes.io/instance': 'no' })
   })
 
   it.each([
