@@ -258,6 +258,20 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     for (const { metadata } of named) expect(metadata.labels).toMatchObject({ 'app.kubernetes.io/instance': 'no' })
   })
 
+  it('can be packaged with a version that names its build', () => {
+    const folder = newFolder()
+    const version = '0.1.0+build.7'
+    kubernetesTool('helm', ['package', chart, '--version', version, '--app-version', version, '--destination', folder])
+    const packaged = manifestsIn(kubernetesTool('helm', ['template', 'egress', join(folder, `sluice-${version}.tgz`)]))
+    // A label can hold no plus sign.
+    for (const { metadata } of packaged) {
+      expect(metadata.labels).toMatchObject({
+        'helm.sh/chart': 'sluice-0.1.0_build.7',
+        'app.kubernetes.io/version': '0.1.0_build.7',
+      })
+    }
+  })
+
   it.each([
     ['{ app: valkey }', [{ app: 'valkey' }]],
     ['{}', []],
