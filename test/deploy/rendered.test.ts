@@ -293,6 +293,7 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     ['a value that it does not know', 'replica=3', /replica/],
     ['no gateway at all', 'replicas=0', /replicas/],
     ['an amount of memory that is none', 'resources={"limits":{"memory":"much"}}', /memory/],
+    ['a port that only the gateway would know', 'config={"server":{"port":"${env:PORT}"}}', /config\.server\.port: /],
   ])('refuses %s', (_, setting, message) => {
     expect(() => render(setting)).toThrow(message)
   })
