@@ -294,6 +294,8 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     ['no gateway at all', 'replicas=0', /replicas/],
     ['an amount of memory that is none', 'resources={"limits":{"memory":"much"}}', /memory/],
     ['a port that only the gateway would know', 'config={"server":{"port":"${env:PORT}"}}', /config\.server\.port: /],
+    ['less time to stop than a drain takes', 'config={"server":{"drain":"2m"}}', /takes 125 s to stop.*is 60$/m],
+    ['the same with a delay', 'config={"server":{"shutdownDelay":"34500ms"}}', /takes 60 s to stop.*is 60$/m],
   ])('refuses %s', (_, setting, message) => {
     expect(() => render(setting)).toThrow(message)
   })

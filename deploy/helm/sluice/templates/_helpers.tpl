@@ -17,3 +17,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- define "sluice.port" -}}
 {{- dig "port" .default (index .root.Values.config .section | default dict) }}
 {{- end }}
+
+{{- /* A duration of the configuration in seconds, and 0 for a reference, whose value is not known here. */}}
+{{- define "sluice.seconds" -}}
+{{- $parts := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 }}
+{{- $ms := mul (regexFind "^[0-9]+" . | int64) (get $parts (regexFind "[a-z]+$" .) | default 0) }}
+{{- div (add $ms 999) 1000 }}
+{{- end }}
