@@ -124,6 +124,9 @@ describe.skipIf(!hasKubernetesTools)('what kubectl makes of the Kustomize files'
     const of = (kind: string) => manifests.find((manifest) => manifest.kind === kind)!.spec
     expect(of('Deployment').template.spec.containers[0].image).toMatch(/^registry\.example\//)
     expect(of('HorizontalPodAutoscaler').minReplicas).toBe(3)
+    // A node that takes no pods, such as one that is drained, would count as one without gateways: no other could have two.
+    const [spread] = of('Deployment').template.spec.topologySpreadConstraints
+    expect(spread).toMatchObject({ whenUnsatisfiable: 'DoNotSchedule', nodeTaintsPolicy: 'Honor' })
     expect(of('PodMonitor').scrapeProtocols).toEqual(['OpenMetricsText1.0.0'])
   })
 
