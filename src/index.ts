@@ -52,11 +52,18 @@ export interface Gateway extends AsyncDisposable {
   close(): Promise<void>
 }
 
+const NEEDED_NODE = 26
+
 /**
- * Makes a gateway to run inside another program, of a configuration or the name of a file with one. It opens nothing before
- * `listen`. It handles no signals, watches no file, and logs to standard output unless `log: { level: 'silent' }` is set.
+ * Makes a gateway to run inside another program, of a configuration or the name of a file with one. Throws in a Node that is too old.
+ * Opens nothing before `listen`. It handles no signals, watches no file, and logs to standard output unless `log: { level: 'silent' }` is set.
  */
 export function createGateway(config: GatewayConfig | string): Gateway {
+  const { node } = process.versions
+  // Node 24 can read this program, and would fail at the first method that it lacks.
+  if (Number.parseInt(node) < NEEDED_NODE) {
+    throw new Error(`sluice needs Node ${NEEDED_NODE} or later, and this is ${node}: see https://nodejs.org/download`)
+  }
   let isClosed = false
   let listening: Promise<Listening> | undefined
   const listen = async (): Promise<Listening> => {

@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
 import { ConfigError, createGateway, type Gateway, type GatewayConfig } from '../../src/index.ts'
+import { readText } from '../deploy/repository.ts'
 import { newFolder, startUpstream } from '../support/gateway.ts'
 
 function configFor(url: string, key = 'secret'): GatewayConfig {
@@ -38,6 +39,17 @@ describe('an embedded gateway', () => {
     expect((await fetch(`${url}/any/things`)).status).toBe(200)
     expect((await fetch(`${adminUrl}/readyz`)).status).toBe(200)
     expect(await gateway.listen()).toEqual({ url, adminUrl })
+  })
+
+  it('says which Node it needs where an older one got as far as that', () => {
+    const { versions } = process
+    const pretend = (value: object) => Object.defineProperty(process, 'versions', { value, configurable: true })
+    pretend({ ...versions, node: '25.9.0' })
+    onTestFinished(() => void pretend(versions))
+    const { engines } = JSON.parse(readText('package.json')) as { engines: { node: string } }
+    expect(() => createGateway({ upstreams: {} })).toThrow(
+      `sluice needs Node ${engines.node.slice(2)} or later, and this is 25.9.0: see https://nodejs.org/download`,
+    )
   })
 
   it('leaves the packages that it loads in part whole for the program around it', async () => {
