@@ -5,9 +5,10 @@ import { readFileSync } from 'node:fs'
  * `npm publish` runs it. The repository and its owner are nowhere in the tree: an address that is only a guess may be somebody else's.
  */
 
-const manifest = JSON.parse(readFileSync('package.json', 'utf8')) as Record<string, unknown>
-const missing = ['repository', 'homepage', 'bugs'].filter((field) => manifest[field] === undefined)
-if (manifest['license'] === 'UNLICENSED') missing.push('license')
+const manifest = JSON.parse(readFileSync('package.json', 'utf8')) as Record<string, string>
+const missing = ['repository', 'homepage', 'bugs', 'license'].filter((field) =>
+  [undefined, 'UNLICENSED'].includes(manifest[field]),
+)
 if (missing.length > 0) {
   console.error(
     `package.json does not say what is true of: ${missing.join(', ')}. Its owner sets them, such as by npm pkg set license=MIT`,

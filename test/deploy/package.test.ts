@@ -132,6 +132,8 @@ describe('the package', () => {
     const { code, output } = await check()
     expect(code).toBe(1)
     expect(output).toContain('does not say what is true of: repository, homepage, bugs, license.')
+    writeFileSync(join(folder, 'package.json'), JSON.stringify({ ...manifest, license: undefined }))
+    expect((await check()).output).toContain('bugs, license.')
     const told = { repository: 'git+https://forge.example/owner/sluice.git', homepage: 'x', bugs: 'x', license: 'MIT' }
     writeFileSync(join(folder, 'package.json'), JSON.stringify({ ...manifest, ...told }))
     expect(await check()).toMatchObject({ code: 0, output: '' })
