@@ -31,8 +31,8 @@ async function compile(...options: string[]): Promise<void> {
 }
 
 /**
- * Keeps which line each line comes from, and the code of each line. Leaves out columns, names, comments, imports and types, which would
- * make the package much larger.
+ * Keeps which line each line comes from, and the code of each line. Leaves out columns, names, comments, imports, types and
+ * indentation, which would make the package much larger.
  */
 function mapLines(file: string): void {
   const map = JSON.parse(readFileSync(file, 'utf8')) as {
@@ -45,7 +45,10 @@ function mapLines(file: string): void {
       line.slice(0, 1).map(([, source, from]) => (source === undefined ? [0] : [0, source, from!, 0])),
     ),
   )
-  const sourcesContent = map.sourcesContent.map((source, n) => onlyCode(map.sources[n]!, source))
+  // A stack trace shows a line without its indentation.
+  const sourcesContent = map.sourcesContent.map((source, n) =>
+    onlyCode(map.sources[n]!, source).replaceAll(/^[ \t]+/gm, ''),
+  )
   writeFileSync(file, JSON.stringify({ ...map, mappings, names: [], sourcesContent }))
 }
 

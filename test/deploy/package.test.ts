@@ -94,7 +94,9 @@ describe('the package', () => {
       for (const [n, source] of sources.entries()) {
         const file = join('dist', source)
         const lines = sourcesContent[n]!.split('\n')
-        const written = readText(file).split('\n')
+        const written = readText(file)
+          .split('\n')
+          .map((line) => line.trimStart())
         expect(lines.length, file).toBe(written.length)
         for (const [at, line] of lines.entries()) {
           // What a line has lost is the whole of it, or a comment at its end.
