@@ -368,14 +368,15 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
     const pages = new AbortController()
     onTestFinished(() => pages.abort())
     const open = () =>
-      fetch(`${gateway.adminUrl}/events`, { headers: { cookie }, redirect: 'error', signal: pages.signal }).then(
-        ({ status }) => status,
-      )
-    expect(await Promise.all(Array.from({ length: 101 }, open))).toContain(503)
+      fetch(`${gateway.adminUrl}/events`, { headers: { cookie }, redirect: 'error', signal: pages.signal })
+    // A response that nobody holds is closed as soon as garbage is collected.
+    const opened = await Promise.all(Array.from({ length: 101 }, open))
+    expect(opened.map(({ status }) => status)).toContain(503)
     await enter()
     await expect.poll(() => tab.eval<string>(connection)).toContain('Not connected')
     pages.abort()
     await expect.poll(() => tab.eval<string>(connection)).toBe('')
+    expect(opened).toHaveLength(101)
   })
 
   it('is of use without scripts', async () => {
