@@ -12,8 +12,11 @@ interface Rival {
  * in the others would never have their turn.
  */
 export class Rivals {
-  /** Those that were served least lately come first. */
-  readonly #queues = new Set<Rival>()
+  /** Each with the number of its latest turn. Those that were served least lately come first. */
+  readonly #turns = new Map<Rival, number>()
+  /** Those that were asked least lately, when a call gave quota back, come first. */
+  readonly #listeners = new Set<Rival>()
+  #turn = 0
 
   /** The queues that ask this ledger for the quota of a partition. */
   static of(ledger: Ledger, partition: string): Rivals {
@@ -23,21 +26,24 @@ export class Rivals {
 
   /** Calls wait in the queue. */
   add(queue: Rival): void {
-    this.#queues.add(queue)
+    if (this.#turns.has(queue)) return
+    this.#turns.set(queue, ++this.#turn)
+    this.#listeners.add(queue)
   }
 
   /** No calls wait in the queue. */
   delete(queue: Rival): void {
-    this.#queues.delete(queue)
+    this.#turns.delete(queue)
+    this.#listeners.delete(queue)
   }
 
   served(queue: Rival): void {
-    if (this.#queues.delete(queue)) this.#queues.add(queue)
+    if (this.#turns.delete(queue)) this.#turns.set(queue, ++this.#turn)
   }
 
   /** Lets those ask that are due and were served less lately than this queue, which asks next. */
   letOthersAsk(queue: Rival): void {
-    for (const one of this.#queues) {
+    for (const one of this.#turns.keys()) {
       if (one === queue) return
       if (one.isDue) one.ask()
     }
@@ -45,17 +51,16 @@ export class Rivals {
 
   /**
    * A call of this queue gave quota back. Lets it ask, and one other: first the one that was served less lately. That is one only, because
-   * many may wait, and most of them for other limits.
+   * many may wait, and most of them for other limits. They are asked in turn. To be asked is not to be served, so it costs no turn.
    */
   gaveBack(queue: Rival): void {
-    const [first, second] = this.#queues
+    const [first, second] = this.#listeners
     const other = first === queue ? second : first
-    if (first === queue) queue.ask()
-    if (other !== undefined) {
-      this.served(other)
-      other.ask()
-    }
-    if (first !== queue) queue.ask()
+    if (other === undefined) return queue.ask()
+    this.#listeners.delete(other)
+    this.#listeners.add(other)
+    const isFirst = this.#turns.has(queue) && this.#turns.get(queue)! < this.#turns.get(other)!
+    for (const one of isFirst ? [queue, other] : [other, queue]) one.ask()
   }
 }
 

@@ -9,16 +9,25 @@ import { SimulatedClock } from '../support/simulated-clock.ts'
 const MINUTE = 60_000
 const all = { id: 'all', class: 'all', requests: 60 }
 
-/** Calls of three classes wait for one limit. Those of the first are always there, and more than the limit lets through. */
-async function serve(limit: LimitSpec, latencyMs: number, minutes: number) {
+/**
+ * Calls of three classes wait for one limit. Those of the first are always there, and more than the limit lets through. They alone are
+ * charged to the limits of `beside`, too.
+ */
+async function serve(limit: LimitSpec, latencyMs: number, minutes: number, beside: readonly LimitSpec[] = []) {
   const clock = new SimulatedClock(10 * MINUTE)
   const ledger = new MemoryLedger(clock)
-  const chargeSet = chargeSetOf('partition', [{ limit: limitOf(limit) }])
+  const shared = { limit: limitOf(limit) }
+  const few = chargeSetOf('partition', [shared])
+  const chargeSets = {
+    read: chargeSetOf('partition', [shared, ...beside.map((one) => ({ limit: limitOf(one) }))]),
+    write: few,
+    search: few,
+  }
   const served = { read: 0, write: 0, search: 0 }
   const refused: string[] = []
   const send = (name: keyof typeof served, queue: AdmissionQueue): void => {
     const client = { name, weight: 1, share: 0, priority: 'normal' } as const
-    const entered = queue.enter({ chargeSet, maxWaitMs: 10 * MINUTE, client, priority: 'normal' })
+    const entered = queue.enter({ chargeSet: chargeSets[name], maxWaitMs: 10 * MINUTE, client, priority: 'normal' })
     void Promise.resolve(entered).then((admission) => {
       if (admission.kind !== 'admitted') return refused.push(name)
       served[name]++
@@ -44,6 +53,13 @@ async function serve(limit: LimitSpec, latencyMs: number, minutes: number) {
 }
 
 describe('queues that wait for the same limit', () => {
+  it('are all served, though the calls of one give back what the others do not wait for', async () => {
+    const inFlight = { id: 'slots', class: 'read', requests: 100, kind: 'concurrent' } as const
+    const { served, refused } = await serve({ ...all, windowMs: MINUTE }, 30, 20, [inFlight])
+    expect(refused).toEqual([])
+    expect(Math.min(served.write, served.search)).toBeGreaterThan(30)
+  })
+
   it.each([
     ['a rolling window', { ...all, windowMs: MINUTE }, 30, 20],
     ['a window of the calendar', { ...all, windowMs: MINUTE, kind: 'calendar' }, 30, 20],
