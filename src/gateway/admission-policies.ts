@@ -228,7 +228,7 @@ export class AdmissionPolicies {
     const charges: { rule: Rule; units: number; group: string }[] = []
     let key = ''
     for (const rule of rules) {
-      const units = rule.unitsOf(route, traits)
+      const units = rule.concerns(route) ? rule.unitsOf(route, traits) : 0
       if (typeof units !== 'number') return units
       const group = units === 0 ? undefined : rule.groupOf(route, traits)
       if (group === undefined) {
@@ -245,7 +245,7 @@ export class AdmissionPolicies {
         route.class,
         charges.flatMap(({ rule, units, group }) => this.#chargesOf(rule, units, group)),
         needsOf(route, rules, charges),
-        rules.some(({ readsBody }) => readsBody),
+        rules.some((rule) => rule.readsBody && rule.concerns(route)),
       )
       varying.set(key, policy)
     }

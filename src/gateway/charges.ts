@@ -251,7 +251,7 @@ export function ruleOf(limit: Limit): Rule | undefined {
   return RULES.get(limit)
 }
 
-/** The rules that calls of a route are charged to: those of its classes, in the order the route names them, then those of every call. */
+/** The rules of a route's classes, in the order the route names them, then those of every call. */
 export function rulesFor(
   route: Route,
   upstream: UpstreamConfig,
@@ -260,8 +260,7 @@ export function rulesFor(
   const rules: Rule[] = []
   for (const className of new Set([...route.charges, EVERY_CALL])) {
     for (const config of upstream.limits[className] ?? []) {
-      const rule = ruleOf(className, config)
-      if (rule.concerns(route)) rules.push(rule)
+      rules.push(ruleOf(className, config))
     }
   }
   return rules

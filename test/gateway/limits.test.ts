@@ -258,6 +258,20 @@ describe('a scope', () => {
     expect(charged(it, 'POST', '/x')).toEqual(['all.60000:credential=main 1'])
   })
 
+  it('of a credential does not let calls wait that carry none', async () => {
+    const limits = {
+      all: [{ requests: 1, window: '60s', scope: 'credential' }],
+      write: [{ requests: 100, window: '60s' }],
+    }
+    const routes = [
+      { path: '/hooks/*', class: 'write', credential: 'none' },
+      { path: '/*', class: 'write' },
+    ]
+    const it = new Admissions(upstream(limits, { routes }))
+    expect(await it.countAdmitted(2, 'POST', '/x')).toBe(1)
+    expect(await it.countAdmitted(2, 'POST', '/hooks/x')).toBe(2)
+  })
+
   it('can have several parts', () => {
     const limits = { read: [{ requests: 3, window: '60s', scope: ['upstream', 'route', 'client'] }] }
     const it = new Admissions(upstream(limits), { clients })
