@@ -221,20 +221,24 @@ export class AdmissionQueue implements Issuer {
 
   /** Returns undefined if one more call of the client may wait, else what is full. May end the wait of another client's last call. */
   #makeSpace(client: QueuedClient): Full | undefined {
-    const { capacity, forecast } = this.#state
-    const fullFor = capacity.fullFor(client)
+    const fullFor = this.#state.capacity.fullFor(client)
     if (fullFor?.outdone === undefined) return fullFor?.full
-    const { full, outdone } = fullFor
-    const { because, chargeSet, wait } = outdone
-    const [waitMs, usage] = [forecast.waitMs(1), forecast.usageOf(chargeSet)]
-    outdone.end({ kind: 'queue_full', full, because, waitMs, usage, wait })
+    fullFor.outdone.outdone(fullFor.full)
     return undefined
+  }
+
+  readonly #onOutdone = (queuedCall: QueuedCall, full: Full): void => {
+    const { forecast } = this.#state
+    const { because, chargeSet, wait } = queuedCall
+    const [waitMs, usage] = [forecast.waitMs(1), forecast.usageOf(chargeSet)]
+    queuedCall.end({ kind: 'queue_full', full, because, waitMs, usage, wait })
   }
 
   #enqueue(waiter: Waiter, wait: WaitRecord): Promise<Admission> {
     const { clock, clientQueues, peers } = this.#state
     const { because } = wait
-    const queuedCall = new QueuedCall(waiter, { because, wait, arrivedAt: clock.now(), onEnd: this.#onEnd })
+    const [onEnd, onOutdone] = [this.#onEnd, this.#onOutdone]
+    const queuedCall = new QueuedCall(waiter, { because, wait, arrivedAt: clock.now(), onEnd, onOutdone })
     clientQueues.add(queuedCall)
     try {
       // The call was expected to be in time. But calls that go first may still arrive.

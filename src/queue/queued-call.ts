@@ -1,6 +1,6 @@
 import type { Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
-import type { Admission, QueuedClient, Shortage, Waiter, WaitRecord } from './admission.ts'
+import type { Admission, Full, QueuedClient, Shortage, Waiter, WaitRecord } from './admission.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 
@@ -11,6 +11,8 @@ interface Taken {
   readonly arrivedAt: number
   /** Called once when the wait ends, before `ended` settles. */
   readonly onEnd: (queuedCall: QueuedCall) => void
+  /** Called to end the wait, because another call gets the place. Undefined for a claim, which takes none. */
+  readonly onOutdone?: (queuedCall: QueuedCall, full: Full) => void
   /** It stands for a call that was refused and told to come back, so no call waits. */
   readonly isClaim?: boolean
 }
@@ -32,11 +34,12 @@ export class QueuedCall {
   cancellation: Subscription | undefined
   isWaiting = true
   readonly ended: Promise<Admission>
-  readonly #onEnd: (queuedCall: QueuedCall) => void
+  readonly #onEnd: Taken['onEnd']
+  readonly #onOutdone: Taken['onOutdone']
   readonly #resolve: (admission: Admission) => void
   readonly #reject: (error: unknown) => void
 
-  constructor(waiter: Waiter, { because, wait, arrivedAt, onEnd, isClaim = false }: Taken) {
+  constructor(waiter: Waiter, { because, wait, arrivedAt, onEnd, onOutdone, isClaim = false }: Taken) {
     this.chargeSet = waiter.chargeSet
     this.client = waiter.client
     this.priority = waiter.priority
@@ -45,6 +48,7 @@ export class QueuedCall {
     this.arrivedAt = arrivedAt
     this.isClaim = isClaim
     this.#onEnd = onEnd
+    this.#onOutdone = onOutdone
     const { promise, resolve, reject } = Promise.withResolvers<Admission>()
     this.ended = promise
     this.#resolve = resolve
@@ -64,6 +68,11 @@ export class QueuedCall {
     }
     this.#resolve(admission)
     return true
+  }
+
+  /** Another call gets its place. */
+  outdone(full: Full): void {
+    this.#onOutdone?.(this, full)
   }
 
   fail(error: unknown): void {

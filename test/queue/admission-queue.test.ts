@@ -749,6 +749,25 @@ describe('an admission queue of several clients', () => {
     expect(capacity.waiting).toBe(4)
   })
 
+  it('tells a call that makes room when quota comes back that it waited for itself', async () => {
+    const clock = new SimulatedClock()
+    const ledger = new MemoryLedger(clock)
+    const capacity = new ClassCapacity([new QueueCapacity(2, 'calls')])
+    const enter = (hours: number, name: string) => {
+      const limit = limitOf({ id: `of ${hours}`, class: 'read', requests: 1, windowMs: hours * 60 * MINUTE })
+      const chargeSet = chargeSetOf('harness/prod', [{ limit }])
+      const queue = new AdmissionQueue({ ...named, name: `${hours}`, ledger, clock, capacity })
+      ledger.charge(chargeSet, 1)
+      return queue.enter({ client: queuedClient(name), priority: 'normal', chargeSet, maxWaitMs: Infinity })
+    }
+    const outdone = enter(10, 'noisy')
+    void enter(1, 'noisy')
+    void enter(1, 'quiet')
+    const { kind, waitMs } = (await outdone) as { kind: string; waitMs: number }
+    expect(kind).toBe('queue_full')
+    expect(waitMs).toBeGreaterThan(600 * MINUTE)
+  })
+
   it('tells when the calls of each are expected to be served, and they are', async () => {
     const { clock, queue, enter } = setUp()
     enter(0)
