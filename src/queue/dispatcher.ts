@@ -45,9 +45,9 @@ export class Dispatcher {
     return this.#wakeUp.isSet
   }
 
-  /** Whether quota is expected by now, or next to now. */
-  get isDue(): boolean {
-    return this.#wakeUp.at <= this.#state.clock.now() + SAME_TIME_MS
+  /** When it wakes next; Infinity if that is not planned. */
+  get dueAt(): number {
+    return this.#wakeUp.at
   }
 
   /** The last call has left: there is nobody to wake up for. */
@@ -63,7 +63,8 @@ export class Dispatcher {
   }
 
   #onTime(): void {
-    this.#state.rivals.letOthersAsk(this)
+    const { rivals, clock } = this.#state
+    rivals.letOthersAsk(this, clock.now() + SAME_TIME_MS)
     void this.serve(true)
   }
 

@@ -2,7 +2,8 @@ import type { Ledger } from '../ledger/ledger.ts'
 
 /** A queue in which calls may wait. */
 interface Rival {
-  readonly isDue: boolean
+  /** When it asks next; Infinity if no time is planned. */
+  readonly dueAt: number
   ask(): void
 }
 
@@ -41,11 +42,11 @@ export class Rivals {
     if (this.#turns.delete(queue)) this.#turns.set(queue, ++this.#turn)
   }
 
-  /** Lets those ask that are due and were served less lately than this queue, which asks next. */
-  letOthersAsk(queue: Rival): void {
+  /** Lets those ask that are due by then and were served less lately than this queue, which asks next. */
+  letOthersAsk(queue: Rival, by: number): void {
     for (const one of this.#turns.keys()) {
       if (one === queue) return
-      if (one.isDue) one.ask()
+      if (one.dueAt <= by) one.ask()
     }
   }
 
