@@ -86,7 +86,7 @@ export class ClassCapacity {
   wait(client: QueuedClient, change: 1 | -1): void {
     for (const capacity of this.#capacities) capacity.waiting += change
     const known = this.#byClient.getOrInsertComputed(client.name, () => ({ client, waiting: 0 }))
-    known.client = client // a reload may have changed its weight
+    if (change > 0) known.client = client // a reload may have changed its weight
     known.waiting += change
     if (known.waiting === 0) this.#byClient.delete(client.name)
   }

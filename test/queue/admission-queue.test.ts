@@ -749,6 +749,23 @@ describe('an admission queue of several clients', () => {
     expect(capacity.waiting).toBe(4)
   })
 
+  it('makes room by the weight that a client has since a reload, also when a call from before it has left', () => {
+    const clock = new SimulatedClock()
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, 2)
+    const capacity = new ClassCapacity([new QueueCapacity(3, 'calls')])
+    const [one, other] = ['one', 'other'].map((name) => new AdmissionQueue({ ...named, name, ledger, clock, capacity }))
+    const enter = (queue: AdmissionQueue, client: QueuedClient, cancellation?: Cancellation) =>
+      queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9, cancellation })
+    const before = new Cancellation()
+    void enter(one!, queuedClient('a', 1), before)
+    void enter(other!, queuedClient('a', 10))
+    void enter(other!, queuedClient('a', 10))
+    before.cancel()
+    void enter(one!, queuedClient('b'))
+    expect(enter(one!, queuedClient('c'))).toMatchObject({ kind: 'queue_full' })
+  })
+
   it('tells a call that makes room when quota comes back that it waited for itself', async () => {
     const clock = new SimulatedClock()
     const ledger = new MemoryLedger(clock)
