@@ -84,7 +84,7 @@ describe('what is cached', () => {
     ))
 
   it('is read from the README’s example as it stands', () => {
-    const [, block = ''] = /^# Cache\n[^]*?```text\n([^]*?)```/m.exec(README) ?? []
+    const [, block = ''] = /^# Cache\n[^]*?```yml\n([^]*?)```/m.exec(README) ?? []
     const text = block
       .replace(
         '  tickets:\n',
