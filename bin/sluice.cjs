@@ -5,7 +5,8 @@ var fs = require('fs')
 var path = require('path')
 
 var NEEDED = 26
-// So the memory that V8 compiles with goes back to the system, which what malloc gives does not. V8 takes it at the start of a process only.
+// The memory of V8's compiler then goes back to the system. By default it comes from malloc, which keeps it. V8 takes the option at the
+// start of a process only.
 var OPTION = '--managed-zone-memory'
 // A clone runs its TypeScript; a package has only what was built of it, because Node strips no types below node_modules.
 var source = path.join(__dirname, '../src/main.ts')
@@ -25,12 +26,16 @@ function isInstalled() {
 
 /** With the compile cache of src/main.ts, so that Node needs its compiler of TypeScript not even for that file. */
 function run() {
-  // The process becomes a Node with the option, which keeps its id and its files. Windows can't, and Node forbids it to a process
-  // that runs with permissions. A channel to a parent would be lost.
-  if (isGateway() && process.execArgv.indexOf(OPTION) < 0 && process.execve && !process.send && !process.permission)
+  // The process becomes a Node with the option, which keeps its id and its files.
+  if (isGateway() && process.execArgv.indexOf(OPTION) < 0 && canBecomeAnother())
     process.execve(process.execPath, [process.execPath, OPTION].concat(process.execArgv, process.argv.slice(1)))
   require('module').enableCompileCache(path.join(__dirname, '../node_modules/.cache/compile'))
   require(program)
+}
+
+/** On Windows `execve` throws, and Node forbids it to a process that runs with permissions. A channel to a parent would be lost. */
+function canBecomeAnother() {
+  return process.platform !== 'win32' && !process.send && !process.permission
 }
 
 /** Whether the command line starts a gateway. Without a command it does, too. Other commands would start later, and gain nothing. */

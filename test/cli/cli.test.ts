@@ -1257,6 +1257,13 @@ describe('as a process of its own', () => {
       )
   })
 
+  it('takes on Windows, where no process can become another, the Node that it was started with', () => {
+    const windows = "Object.defineProperty(process, 'platform', { value: 'win32' })"
+    const args = ['--import', `data:text/javascript,${windows}`, join(ROOT, 'bin/sluice.cjs'), 'start', '--help']
+    const { status, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+    expect([status, stdout]).toEqual([0, expect.stringContaining('Usage: sluice start')])
+  })
+
   it('says in a new clone what to do first, whatever the Node', () => {
     const clone = newFolder()
     for (const file of ['bin/sluice.cjs', 'src/main.ts']) cpSync(join(ROOT, file), join(clone, file))
