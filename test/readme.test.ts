@@ -167,6 +167,15 @@ describe('the runbook', () => {
   })
 })
 
+it('the user of Redis for everything has every right that the guarantees name', () => {
+  const [, section = ''] = /^### Rights in Redis\n(.*?)^### /ms.exec(readText('docs/guarantees.md')) ?? []
+  const [needed = '', user = ''] = section.split('```')
+  const columns = needed.split('\n').map((line) => (line.startsWith('|') ? line.split('|')[2]! : line))
+  const rights = columns.flatMap((text) => [...text.matchAll(/`([a-z ]+)`/g)].map(([, name = '']) => name))
+  expect(rights.length).toBeGreaterThan(30)
+  expect(rights.filter((name) => !user.split(/\s/).includes(`+${name.replace(' ', '|')}`))).toEqual([])
+})
+
 describe('how a credential or a key is rotated', () => {
   const alerts = readText('deploy/prometheus/alerts.yml').replaceAll(/\s+/g, ' ')
   const descriptionOf = (alert: string): string =>
