@@ -24,8 +24,10 @@ export const SLOW_MS = 5_000
 export const LATELY_MS = 5 * 60_000
 const SPAN_MS = 10_000
 const SPANS = LATELY_MS / SPAN_MS + 1
-/** When a span or an answer has this many rows, further rows name neither account nor client. Rows that it has count on. */
-const MOST_ROWS = 1_000
+/** So many accounts have rows of their own: the first ones that have calls. The calls of all others are counted together. */
+const MOST_ACCOUNTS = 1_000
+/** When a span or an answer has this many rows, further rows name no client. Rows that it has count on. */
+const MOST_ROWS = 2 * MOST_ACCOUNTS
 
 /** The status of a WebSocket or a tunnel, which is never slow: it lasts as long as its client wants. */
 const SWITCHING = '101'
@@ -42,8 +44,9 @@ type Ended = Pick<
 export class Lately {
   /** A ring with the rows of each span of time. The key of a row is what its calls have in common. */
   readonly #spans = Array.from({ length: SPANS }, () => new Map<string, LatelyRow>())
-  /** The key of calls that went well, by upstream and account, so that no new string has to be made for each of them. */
-  readonly #keysOfWell = new Map<string, Map<string, string>>()
+  /** The accounts, by upstream, that have rows of their own. None gets or loses them: a part of its calls would look like all of them. */
+  readonly #accounts = new Map<string, Map<string, Own>>()
+  #accountCount = 0
   /** The number of the newest span. */
   #newest = 0
 
@@ -51,13 +54,8 @@ export class Lately {
     this.#goOn(at)
     const rows = this.#spans[this.#newest % SPANS]!
     const isWell = line.outcome === 'delivered' && line.status < '4'
-    let row = rows.get(isWell ? this.#keyOfWell(line) : keyOf(line))
-    if (row === undefined) {
-      const kind = kindOf(line, { isWell, isNamed: rows.size < MOST_ROWS })
-      const key = keyOf(kind)
-      row = rows.get(key) ?? { ...kind, calls: 0, slow: 0, correlationId: line.correlationId, at }
-      rows.set(key, row)
-    }
+    const { account, keyOfWell } = this.#ownOf(line)
+    const row = (isWell ? rows.get(keyOfWell) : undefined) ?? rowIn(rows, rowOf(line, { account, isWell, at }))
     row.calls++
     if (line.durationMs - line.waitMs > SLOW_MS && line.status !== SWITCHING) row.slow++
     row.correlationId = line.correlationId
@@ -69,29 +67,26 @@ export class Lately {
     this.#goOn(at)
     const all = new Map<string, LatelyRow>()
     for (const rows of this.#spans) {
-      for (const [ownKey, row] of rows) {
-        const isNamed = all.size < MOST_ROWS || all.has(ownKey)
-        const shown = isNamed ? { ...row } : { ...row, account: null, client: null }
-        const key = isNamed ? ownKey : keyOf(shown)
-        const known = all.get(key)
-        if (known === undefined) all.set(key, shown)
-        else {
-          known.calls += row.calls
-          known.slow += row.slow
-          if (row.at >= known.at) Object.assign(known, { correlationId: row.correlationId, at: row.at })
-        }
+      for (const row of rows.values()) {
+        const sum = rowIn(all, { ...row, calls: 0, slow: 0 })
+        sum.calls += row.calls
+        sum.slow += row.slow
+        if (row.at >= sum.at) Object.assign(sum, { correlationId: row.correlationId, at: row.at })
       }
     }
     return [...all.values()]
   }
 
-  #keyOfWell(line: Ended): string {
-    const { upstream = '', account = '' } = line
-    let keys = this.#keysOfWell.get(upstream)
-    if (keys === undefined) this.#keysOfWell.set(upstream, (keys = new Map()))
-    let key = keys.get(account)
-    if (key === undefined) keys.set(account, (key = keyOf(kindOf(line, { isWell: true, isNamed: true }))))
-    return key
+  #ownOf({ upstream = '', account }: Ended): Own {
+    const accounts = this.#accounts.getOrInsertComputed(
+      upstream,
+      () => new Map<string, Own>([['', ownOf(upstream, null)]]),
+    )
+    const known = accounts.get(account ?? '')
+    if (known !== undefined || account === undefined) return known!
+    if (this.#accountCount === MOST_ACCOUNTS) return accounts.get('')!
+    this.#accountCount++
+    return accounts.getOrInsert(account, ownOf(upstream, account))
   }
 
   /** Forgets spans that are too old. If the clock was set back, calls are counted in the newest span. */
@@ -103,21 +98,42 @@ export class Lately {
   }
 }
 
-/** What the calls of a row have in common. */
-type Kind = Pick<LatelyRow, 'upstream' | 'account' | 'client' | 'outcome' | 'status'>
-
-function kindOf(line: Ended, { isWell, isNamed }: { isWell: boolean; isNamed: boolean }): Kind {
-  const { upstream = null, account = null, client = null, outcome, status } = line
-  return {
-    upstream,
-    account: isNamed ? account : null,
-    client: isNamed && !isWell ? client : null,
-    outcome,
-    status: isWell ? null : status,
-  }
+/** The account that rows name, or null for one that has none of its own. */
+interface Own {
+  readonly account: string | null
+  /** The key of its calls that went well, so that no new string has to be made for each of them. */
+  readonly keyOfWell: string
 }
 
-function keyOf({ upstream, account, client, outcome, status }: Kind | Ended): string {
+function ownOf(upstream: string, account: string | null): Own {
+  return { account, keyOfWell: keyOf({ upstream, account, client: null, outcome: 'delivered', status: null }) }
+}
+
+function rowOf(
+  line: Ended,
+  { account, isWell, at }: { account: string | null; isWell: boolean; at: EpochMs },
+): LatelyRow {
+  const { upstream = null, client = null, outcome, status, correlationId } = line
+  const kind = { upstream, account, client: isWell ? null : client, outcome, status: isWell ? null : status }
+  return { ...kind, calls: 0, slow: 0, correlationId, at }
+}
+
+/** The row among `rows` whose calls are alike, else this one. */
+function rowIn(rows: Map<string, LatelyRow>, row: LatelyRow): LatelyRow {
+  const known = rows.get(keyOf(row))
+  if (known !== undefined) return known
+  const kept = rows.size < MOST_ROWS ? row : { ...row, client: null }
+  return rows.getOrInsert(keyOf(kept), kept)
+}
+
+/** What the calls of a row have in common. */
+function keyOf({
+  upstream,
+  account,
+  client,
+  outcome,
+  status,
+}: Omit<LatelyRow, 'calls' | 'slow' | 'correlationId' | 'at'>): string {
   return `${upstream ?? ''}\n${account ?? ''}\n${client ?? ''}\n${outcome}\n${status}`
 }
 

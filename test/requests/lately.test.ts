@@ -51,6 +51,29 @@ describe('how calls ended lately', () => {
     expect([rows.length, callsOf('account 7'), callsOf(null)]).toEqual([1_001, 3, 4_000])
   })
 
+  it('is counted for an account as a whole or not at all, in all of the time', () => {
+    const lately = new Lately()
+    const fail = (account: string, ms: number) => lately.count(ended({ account, status: '500' }), at(ms))
+    const others = (ms: number) => {
+      for (let i = 0; i < 3_000; i++) lately.count(ended({ account: `account ${i}` }), at(ms))
+    }
+    fail('early', 0)
+    others(1)
+    fail('late', 2)
+    others(20_000)
+    for (const account of ['early', 'late']) lately.count(ended({ account }), at(20_000))
+    const rows = lately.rows(at(20_000))
+    const statusesOf = (account: string) => rows.filter((row) => row.account === account).map(({ status }) => status)
+    expect([statusesOf('early'), statusesOf('late')]).toEqual([['500', null], []])
+  })
+
+  it('names the client of a call that failed, however many accounts have calls', () => {
+    const lately = new Lately()
+    for (let i = 0; i < 3_000; i++) lately.count(ended({ account: `account ${i}` }), at(0))
+    lately.count(ended({ account: 'account 1', outcome: 'quota_exhausted', status: '429' }), at(0))
+    expect(lately.rows(at(0)).find(({ outcome }) => outcome === 'quota_exhausted')?.client).toBe('bot')
+  })
+
   it('says how many were slow, without the wait for their turn, and without WebSockets', () => {
     const lately = new Lately()
     for (const call of [
@@ -70,7 +93,7 @@ describe('how calls ended lately', () => {
     const lately = new Lately()
     const fail = (client: string) => lately.count(ended({ client, outcome: 'queue_full', status: '429' }), at(0))
     fail('busy')
-    for (let i = 0; i < 1_000; i++) fail(`client ${i}`)
+    for (let i = 0; i < 2_000; i++) fail(`client ${i}`)
     for (let i = 0; i < 5_000; i++) fail('busy')
     const rows = lately.rows(at(0))
     const callsOf = (client: string | null) => rows.find((row) => row.client === client)?.calls
@@ -82,7 +105,7 @@ describe('how calls ended lately', () => {
     for (let i = 0; i < 5_000; i++)
       lately.count(ended({ client: `client ${i}`, outcome: 'queue_full', status: '429' }), at(0))
     const rows = lately.rows(at(0))
-    expect(rows).toHaveLength(1_001)
-    expect(rows.at(-1)).toMatchObject({ client: null, calls: 4_000 })
+    expect(rows).toHaveLength(2_001)
+    expect(rows.at(-1)).toMatchObject({ client: null, calls: 3_000 })
   })
 })
