@@ -134,7 +134,7 @@ export const ConfigSchema = object({
       ),
       metricsToken: Type.Optional(
         secret(
-          'Bearer token that reads /metrics and nothing else. Without it, /metrics is open to whoever can connect, but to no web page; beyond loopback that is sure only with it.',
+          'Bearer token that reads /metrics and nothing else. Without it, /metrics is open to whoever can connect, and refuses web pages, but beyond loopback not those that use DNS rebinding.',
         ),
       ),
     },

@@ -90,7 +90,7 @@ export const CLIENTS: readonly Client[] = [
     prints: ['Hel', 'lo', 'Hello'],
     saysOfWrongKey: WHY,
     isRefusedOnce: true,
-    note: 'It repeats a call that the gateway refused with 429, twice at most, when the time in `Retry-After` is over. With a longer `queue.maxWait` calls wait in the gateway instead.',
+    note: 'It retries a call that the gateway refused with 429, twice at most, when the time in `Retry-After` is over. With a longer `queue.maxWait` calls wait in the gateway instead.',
   },
   {
     name: 'OpenAI SDK for Azure',
@@ -112,7 +112,7 @@ export const CLIENTS: readonly Client[] = [
     prints: ['Hel', 'lo', 2, 'Hello'],
     saysOfWrongKey: WHY,
     isRefusedOnce: true,
-    note: 'The vendor gets the account’s key in `x-api-key`, whichever header the SDK uses. It repeats a refused call as the SDK of OpenAI does.',
+    note: 'The vendor gets the account’s key in `x-api-key`, whichever header the SDK uses. It retries a refused call as the SDK of OpenAI does.',
   },
   {
     name: 'got',
