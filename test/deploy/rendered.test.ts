@@ -248,6 +248,7 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
       render(...everything, `config={"admin":{"metricsToken":${token}}}`).find(({ kind }) => kind === 'PodMonitor')!
         .spec.podMetricsEndpoints[0].authorization?.credentials
     expect(credentials('"${env:SCRAPE_TOKEN}"')).toEqual({ name: 'sluice', key: 'SCRAPE_TOKEN' })
+    expect(credentials('"${env:ON}"')).toEqual({ name: 'sluice', key: 'ON' })
     expect(credentials('"${file:/run/secrets/metrics}"')).toEqual({ name: 'sluice', key: 'SLUICE_METRICS_TOKEN' })
     expect(credentials('null')).toBeUndefined()
   })
