@@ -188,8 +188,8 @@ describe('webhooks', () => {
       },
     )
     await calls(gateway, 5)
-    await eventually(() => told(receiver.messages)).toContain('firing credential harness/prod 401')
-    const refused = receiver.messages.find(({ key }) => key === 'credential harness/prod 401')!
+    await eventually(() => told(receiver.messages)).toContain('firing credential harness 401')
+    const refused = receiver.messages.find(({ key }) => key === 'credential harness 401')!
     expect(refused.correlationId).toMatch(/^call-\d$/)
     expect(refused.runbook).toMatch(/#sluicecredentialrefused$/)
     void calls(gateway, 3).catch(() => undefined)

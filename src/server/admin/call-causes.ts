@@ -67,8 +67,7 @@ function isCallers(outcome: string): boolean {
 export function* upstreamCauses(ended: readonly LatelyRow[]): Iterable<Cause> {
   const answered = ended.filter(({ outcome }) => outcome === 'delivered')
   for (const [upstream, rows] of Map.groupBy(answered, (row) => row.upstream ?? 'unknown')) {
-    for (const [account, own] of Map.groupBy(rows, (row) => row.account ?? null))
-      yield* statusCauses(account === null ? upstream : `${upstream}/${account}`, own)
+    yield* statusCauses(upstream, rows)
     const calls = sumOf(rows)
     const slow = rows.reduce((sum, row) => sum + row.slow, 0)
     if (calls < ENOUGH_CALLS || 2 * slow < calls) continue
@@ -77,14 +76,21 @@ export function* upstreamCauses(ended: readonly LatelyRow[]): Iterable<Cause> {
   }
 }
 
-function* statusCauses(name: string, rows: readonly LatelyRow[]): Iterable<Cause> {
-  const calls = sumOf(rows)
-  for (const [status, { part, more, ...about }] of Object.entries(ABOUT_STATUS)) {
-    const found = rows.filter((row) => row.status === status || `${row.status?.[0]}xx` === status)
-    const count = sumOf(found)
-    if (count <= more || count <= part * calls) continue
-    const what = `${name} answered ${count} of ${countOf(calls, 'call')} with ${status}.`
-    yield { severity: 'failing', about: `${name} ${status}`, correlationId: latestOf(found), what, ...about }
+/** One cause for each status that is too frequent. It names the account that got it most, and says how many others got it too often. */
+function* statusCauses(upstream: string, rows: readonly LatelyRow[]): Iterable<Cause> {
+  const accounts = [...Map.groupBy(rows, (row) => row.account ?? null)].map(([account, its]) => ({ account, its }))
+  for (const [status, { part, more, ...how }] of Object.entries(ABOUT_STATUS)) {
+    const found = accounts.flatMap(({ account, its }) => {
+      const having = its.filter((row) => row.status === status || `${row.status?.[0]}xx` === status)
+      const [count, calls] = [sumOf(having), sumOf(its)]
+      return count > more && count > part * calls ? [{ account, having, count, calls }] : []
+    })
+    if (found.length === 0) continue
+    const { account, having, count, calls } = found.reduce((a, b) => (b.count > a.count ? b : a))
+    const name = account === null ? upstream : `${upstream}/${account}`
+    const others = found.length === 1 ? '' : `, and ${countOf(found.length - 1, 'other account')} got too many, too`
+    const what = `${name} answered ${count} of ${countOf(calls, 'call')} with ${status}${others}.`
+    yield { severity: 'failing', about: `${upstream} ${status}`, correlationId: latestOf(having), what, ...how }
   }
 }
 

@@ -75,7 +75,16 @@ describe('answers of an upstream', () => {
     ])
     const told = status === '500' ? '5xx' : status
     expect([...causes].map(({ severity, about, what }) => [severity, about, what])).toEqual([
-      ['failing', `harness/small ${told}`, `harness/small answered 21 of 22 calls with ${told}.`],
+      ['failing', `harness ${told}`, `harness/small answered 21 of 22 calls with ${told}.`],
+    ])
+  })
+
+  it('are told once for an upstream, however many accounts get them', () => {
+    const answered = (account: string, count: number) =>
+      ended('harness', 'a', count, { outcome: 'delivered', status: '401', account, correlationId: `to-${account}` })
+    const causes = [...upstreamCauses([answered('a', 3), answered('b', 9), answered('c', 2), answered('d', 4)])]
+    expect(causes.map(({ about, what, correlationId }) => [about, what, correlationId])).toEqual([
+      ['harness 401', 'harness/b answered 9 of 9 calls with 401, and 2 other accounts got too many, too.', 'to-b'],
     ])
   })
 

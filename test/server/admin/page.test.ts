@@ -114,7 +114,7 @@ describe('the live page', () => {
     const { data } = (await call(gateway.adminUrl, '/v1/causes')).json() as { data: object[] }
     const [what, said] = [expect.stringContaining('harness/prod answered 6 of 6'), expect.stringContaining(todo)]
     expect(data).toMatchObject([
-      { severity: 'failing', what, todo: said, about: `harness/prod ${status === 500 ? '5xx' : status}` },
+      { severity: 'failing', what, todo: said, about: `harness ${status === 500 ? '5xx' : status}` },
     ])
   })
 
