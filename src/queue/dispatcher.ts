@@ -59,7 +59,7 @@ export class Dispatcher {
   /** Asks the ledger, although less quota may be free than is known of. */
   ask(): void {
     this.#state.forecast.expectMore()
-    void this.serve()
+    if (this.#state.waiting > 0) void this.serve()
   }
 
   #onTime(): void {

@@ -81,7 +81,7 @@ export class FairScheduler {
         told: ownTold.get(name) ?? [],
         calls,
         perSecond,
-        parts: partsOf(queue, others, urgency),
+        parts: partsByPriority(queue, others, urgency),
         share: client.share,
         urgency,
         weight: client.weight * urgency,
@@ -221,11 +221,11 @@ export class FairScheduler {
 function readyOf({ weight, share, virtualService, urgency, queue, ready }: SchedulerEntry): Flow {
   let calls = queue?.size ?? 0
   for (const demand of ready) calls += demand.calls
-  return { weight, share, virtualService, calls, parts: partsOf(queue, ready, urgency) }
+  return { weight, share, virtualService, calls, parts: partsByPriority(queue, ready, urgency) }
 }
 
 /** The calls of a client by their priority; undefined if all are as urgent as `urgency`. */
-function partsOf(
+function partsByPriority(
   queue: ClientQueue | undefined,
   elsewhere: readonly Demand[],
   urgency: number,

@@ -59,7 +59,7 @@ export function isByWeight({ weight }: Flow, cost: number): boolean {
 }
 
 /** The parts of a flow. All calls of a flow that gets its share cost the same. */
-function partsOf(flow: Flow, cost: number): readonly Part[] {
+function partsByCost(flow: Flow, cost: number): readonly Part[] {
   return flow.parts !== undefined && isByWeight(flow, cost) ? flow.parts : [{ calls: flow.calls, times: 1 }]
 }
 
@@ -76,7 +76,7 @@ function startOf(flow: Flow, cost: number, n: number): number {
   let start = flow.virtualService
   let left = n - 1
   let last = cost
-  for (const { calls, times } of partsOf(flow, cost)) {
+  for (const { calls, times } of partsByCost(flow, cost)) {
     last = times * cost
     const here = Math.min(calls, left)
     start += here * last
@@ -107,7 +107,7 @@ function within(calls: number, earlier: number, isFirst: boolean): number {
 export function* servingOrder(flows: readonly Flow[], costs: readonly number[], count: number): Generator<number> {
   const starts = flows.map(({ virtualService }) => virtualService)
   const left = flows.map(({ calls }) => calls)
-  const parts = flows.map((flow, i) => partsOf(flow, costs[i]!))
+  const parts = flows.map((flow, i) => partsByCost(flow, costs[i]!))
   const part = flows.map(() => 0)
   const leftInPart = parts.map(([first]) => first!.calls)
   for (let n = 0; n < count; n++) {
