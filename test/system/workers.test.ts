@@ -81,6 +81,20 @@ async function startTwo(port: number): Promise<{ program: Program; pid: number; 
   return { program, pid, first, second }
 }
 
+/** The same, once the first takes calls, while the second stands still in its start. */
+async function startFirstOfTwo() {
+  const port = await freePort()
+  const started = await startTwo(port)
+  const { second } = started
+  // Before it runs the program, the first process would stand still with it.
+  await expect.poll(() => readFileSync(`/proc/${second}/environ`, 'utf8')).toContain('NODE_UNIQUE_ID=')
+  freeze(second)
+  // Only the first can answer. It has told that it listens, before it took the call.
+  const url = `http://127.0.0.1:${port}`
+  for (let i = 0; i < 3; i++) await expect.poll(() => call(url, '/nothing').then(one, none)).toBe(1)
+  return { ...started, url }
+}
+
 async function setUp() {
   const sandbox = await startSandbox({ limits: { read: { requests: 60, windowMs: 1_000 } } })
   onTestFinished(() => sandbox.stop())
@@ -357,12 +371,7 @@ describe('a gateway of several workers', () => {
   })
 
   it('says nothing of a worker that ended because all were told to stop, while another still started', async () => {
-    const port = await freePort()
-    const { program, pid, first, second } = await startTwo(port)
-    await expect.poll(() => readFileSync(`/proc/${second}/environ`, 'utf8')).toContain('NODE_UNIQUE_ID=')
-    freeze(second)
-    const url = `http://127.0.0.1:${port}`
-    for (let i = 0; i < 3; i++) await expect.poll(() => call(url, '/nothing').then(one, none)).toBe(1)
+    const { program, pid, first, second } = await startFirstOfTwo()
     for (const told of [pid, first]) process.kill(told, 'SIGTERM')
     await expect.poll(() => childrenOf(pid)).toEqual([second])
     process.kill(second, 'SIGCONT')
@@ -383,14 +392,7 @@ describe('a gateway of several workers', () => {
   })
 
   it('replaces a worker that died while another still started', async () => {
-    const port = await freePort()
-    const { program, pid, first, second } = await startTwo(port)
-    // Before it runs the program, the first process would stand still with it.
-    await expect.poll(() => readFileSync(`/proc/${second}/environ`, 'utf8')).toContain('NODE_UNIQUE_ID=')
-    freeze(second)
-    // Only the first can answer. It has told that it listens, before it took the call.
-    const url = `http://127.0.0.1:${port}`
-    for (let i = 0; i < 3; i++) await expect.poll(() => call(url, '/nothing').then(one, none)).toBe(1)
+    const { program, pid, first, second, url } = await startFirstOfTwo()
     process.kill(first, 'SIGKILL')
     await expect.poll(() => childrenOf(pid)).toEqual([second])
     process.kill(second, 'SIGCONT')

@@ -34,6 +34,13 @@ function daysOf(wanted: object, clock = new SimulatedClock(NOON)): UsageDays {
   return days
 }
 
+/** A connection of somebody else, and the key of that day's rows. */
+function ownRedis({ prefix }: { readonly prefix: string }): { redis: Redis; key: string } {
+  const redis = new Redis(inject('redisUrl'))
+  onTestFinished(() => redis.disconnect())
+  return { redis, key: `${prefix}:{usage}:${DAY}` }
+}
+
 describe.each(Object.keys(stores) as (keyof typeof stores)[])('the rows of a day, with %s', (kind) => {
   it('add up, and a batch that is added again counts once', async () => {
     const store = stores[kind]()
@@ -221,9 +228,7 @@ describe('the rows of a day in Redis', () => {
     const store = stores.Redis()
     const days = daysOf(store)
     await days.add({ number: 1, day: DAY, rows: [row('a')] })
-    const redis = new Redis(inject('redisUrl'))
-    onTestFinished(() => redis.disconnect())
-    const key = `${store.prefix}:{usage}:${DAY}`
+    const { redis, key } = ownRedis(store)
     const [name] = await redis.hkeys(key)
     await redis.hset(key, name!, `${await redis.hget(key, name!)} 7 8`)
     await days.add({ number: 2, day: DAY, rows: [row('a')] })
@@ -239,9 +244,7 @@ describe('the rows of a day in Redis', () => {
     const store = stores.Redis()
     const days = daysOf(store)
     await days.add({ number: 1, day: DAY, rows: [row('a')] })
-    const redis = new Redis(inject('redisUrl'))
-    onTestFinished(() => redis.disconnect())
-    const key = `${store.prefix}:{usage}:${DAY}`
+    const { redis, key } = ownRedis(store)
     await redis.hset(key, name, text)
     await expect(days.read(DAY)).rejects.toThrow(
       `Redis has what is no row: remove the field ${name} of the hash ${key}`,
