@@ -1,3 +1,4 @@
+import { runInNewContext } from 'node:vm'
 import { getHeapStatistics, setFlagsFromString } from 'node:v8'
 
 /** A process is quiet if it computes for less than this part of the time. It then serves fewer than some hundred calls a second. */
@@ -9,25 +10,35 @@ const GROWTH = [
   { percent: 200, below: 128 * 1_048_576 },
   { percent: 100, below: 256 * 1_048_576 },
 ]
+/** A process collects garbage while it is quiet if it holds so many bytes more than the fewest since the last time. */
+const WORTH = 16 * 1_048_576
 
 /**
  * Tells V8 how much memory to hold. Call this once in a process. It looks every `lookEveryMs` milliseconds how busy the process is, and
  * keeps no process running.
  *
- * A quiet process gives back the memory that calls needed, half a minute after most of them have ended. By itself V8 does so only when
- * the process has done nothing at all for 100 s. It gives memory back in small steps, as it collects garbage.
+ * A process that becomes quiet gives back the memory that calls needed, within half a minute. By itself V8 does so only when the process
+ * has done nothing at all for 100 s, or not at all if it collected too little garbage during the calls. It gives memory back in small
+ * steps, as it collects garbage.
  *
  * A busy process may hold more garbage. By itself V8 often allows so little that it collects all garbage after every 30 MB of bodies,
  * which takes longer than to pass them on.
  */
 export function manageMemory(lookEveryMs = 5_000): void {
   let cpu = process.cpuUsage()
+  let least = getHeapStatistics().total_physical_size
   const set = (isQuiet: boolean): void => {
-    const bytes = getHeapStatistics().used_heap_size
-    const percent = isQuiet ? undefined : GROWTH.find(({ below }) => bytes < below)?.percent
+    const { used_heap_size: used, total_physical_size: held } = getHeapStatistics()
+    const percent = isQuiet ? undefined : GROWTH.find(({ below }) => used < below)?.percent
     // V8 asks for these flags whenever it decides how much to keep. With a percentage of 0 it chooses one itself.
     setFlagsFromString(isQuiet ? '--optimize-for-size' : '--no-optimize-for-size')
     setFlagsFromString(`--heap-growing-percent=${percent ?? 0}`)
+    if (isQuiet) {
+      const hasGrown = held > least + WORTH
+      if (hasGrown) startToCollect()
+      // What is held after a collection is needed, and makes it collect no more.
+      least = hasGrown ? Infinity : Math.min(least, held)
+    }
     lookAfter(isQuiet ? lookEveryMs / SOONER : lookEveryMs)
   }
   const lookAfter = (ms: number): void => {
@@ -39,4 +50,14 @@ export function manageMemory(lookEveryMs = 5_000): void {
     setTimeout(look, ms).unref()
   }
   set(false)
+}
+
+/** Collects all garbage in small steps, as V8 does by itself. Collecting the young one comes first, and takes about 1 ms. */
+function startToCollect(): void {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as NodeJS.GCFunction
+  // With this flag V8 starts the steps after any collection.
+  setFlagsFromString('--stress-incremental-marking')
+  collect({ type: 'minor' })
+  setFlagsFromString('--no-stress-incremental-marking')
 }
