@@ -153,7 +153,7 @@ export class PartitionCalls {
     // what it is told next.
     const hasAll = state.mode === 'shared' && additions.length === 0
     state.numbers.note(number, micros / 1_000, hasAll)
-    state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
+    state.noteLeases(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
   }
 

@@ -110,27 +110,27 @@ export class PartitionState {
     return this.#clock.latest(now)
   }
 
-  /** A call of the script goes out to Redis, and wants so many calls charged. */
-  asks(chargeSet: ChargeSet, wanted: number): void {
+  /** Notes that a call of the script goes out to Redis, and wants so many calls charged. */
+  noteAsked(chargeSet: ChargeSet, wanted: number): void {
     const limits = this.limitsOf(chargeSet)
     for (let i = 0; i < limits.length; i++) limits[i]!.asked += wanted * chargeSet.units[i]!
   }
 
-  /** The answer to such a call of the script came. */
-  isAnswered(chargeSet: ChargeSet, wanted: number): void {
-    this.asks(chargeSet, -wanted)
+  /** Notes that the answer to such a call of the script came. */
+  noteAnswered(chargeSet: ChargeSet, wanted: number): void {
+    this.noteAsked(chargeSet, -wanted)
     const limits = this.limitsOf(chargeSet)
     for (let i = 0; i < limits.length; i++)
       limits[i]!.doubtful = Math.max(0, limits[i]!.doubtful - wanted * chargeSet.units[i]!)
   }
 
   /**
-   * The answer to such a call of the script will be ignored. Either Redis took nothing of the lease for it, or what Redis took
+   * Notes that the answer to such a call of the script will be ignored. Either Redis took nothing of the lease for it, or what Redis took
    * is charged to calls that were not sent. So this part of the lease may be spent after all, if such a charge lasts until this
    * gateway knows whether it is alone.
    */
-  isLost(chargeSet: ChargeSet, wanted: number): void {
-    this.asks(chargeSet, -wanted)
+  noteLost(chargeSet: ChargeSet, wanted: number): void {
+    this.noteAsked(chargeSet, -wanted)
     for (const [i, state] of this.limitsOf(chargeSet).entries()) {
       const { windowMs, inFlightLeaseMs } = state.limit
       if (windowMs + inFlightLeaseMs < 2 * PATIENCE_MS) continue
@@ -150,7 +150,7 @@ export class PartitionState {
   }
 
   /** Notes the leases that the answer to a call sent at `sentAt` tells. A negative number: the lease is as it was. */
-  lease(chargeSet: ChargeSet, unitsOf: (limit: number) => number, sentAt: number, termMs: number): void {
+  noteLeases(chargeSet: ChargeSet, unitsOf: (limit: number) => number, sentAt: number, termMs: number): void {
     for (const [i, state] of this.limitsOf(chargeSet).entries()) {
       const units = unitsOf(i)
       // While offline, leases are counted here and not in Redis. Only the answer to a renewal can make a lease larger: any
@@ -356,7 +356,7 @@ export class PartitionState {
   }
 
   /** Notes calls that Redis granted. */
-  granted(chargeSet: ChargeSet, at: number, calls: number, now: number): void {
+  noteGranted(chargeSet: ChargeSet, at: number, calls: number, now: number): void {
     const time = this.time(now)
     const limits = this.limitsOf(chargeSet)
     for (let i = 0; i < limits.length; i++) {

@@ -65,7 +65,7 @@ export class Partition {
   constructor(shared: Shared, keys: PartitionKeys) {
     this.#shared = shared
     this.#state = new PartitionState(keys.name, shared.shares?.of(keys.name))
-    this.#outbox = new Outbox(shared.clock, shared.postponed, (batch) => void this.#send(batch))
+    this.#outbox = new Outbox(shared.clock, shared.postponed, (batch) => void this.#sendBatch(batch))
     this.#calls = new PartitionCalls(shared, this.#state, this.#outbox, keys, () => this.goOffline('lacking'))
     this.#usedAt = shared.clock.now()
     this.#tickLater(LEAST_WAIT_MS)
@@ -78,7 +78,7 @@ export class Partition {
   /** Asks whether other gateways use the partition. Charges wait for the answer. */
   begin(): void {
     this.#beginning = this.#ask()
-      .catch((error: unknown) => this.#fails(error))
+      .catch((error: unknown) => this.#noteFailure(error))
       .finally(() => {
         this.#beginning = undefined
       })
@@ -96,7 +96,7 @@ export class Partition {
     if (this.#state.mode === 'shared') {
       return new Promise((resolve, reject) => this.#ride(chargeSet, { wanted, turn, until, resolve, reject }))
     }
-    if (!this.#isHeld(until)) return this.#spend(chargeSet, wanted, undefined)
+    if (!this.#mayHold(until)) return this.#spend(chargeSet, wanted, undefined)
     return new Promise((resolve, reject) =>
       this.#spendOrHold(chargeSet, { wanted, turn, until, resolve, reject }, undefined),
     )
@@ -160,7 +160,7 @@ export class Partition {
 
   /** Sends what Redis has to be told of a charge set. */
   send(chargeSet: ChargeSet): void {
-    void this.#send(this.#outbox.batchOf(chargeSet))
+    void this.#sendBatch(this.#outbox.batchOf(chargeSet))
   }
 
   /** Sends everything that waits to be sent, whether or not it arrives. After that nothing is sent. */
@@ -194,8 +194,8 @@ export class Partition {
 
   /**
    * There is a connection again. Held charges should not wait for the next tick, so it begins now. Without a timer, a tick is
-   * running already, and it will release them. Of two ticks at a time, one would use up the call number that the other sends
-   * next.
+   * running already, and it will release them. If two ticks ran at a time, one would use up the call number that the other
+   * sends next.
    */
   onReconnect(isSame: boolean): void {
     this.#state.recognise(isSame)
@@ -256,7 +256,7 @@ export class Partition {
     }
   }
 
-  async #send(batch: Batch): Promise<void> {
+  async #sendBatch(batch: Batch): Promise<void> {
     const state = this.#state
     // The batch may have been sent meanwhile, for another reason.
     if (!this.#outbox.has(batch)) return
@@ -270,7 +270,7 @@ export class Partition {
     const isAll = this.#isClosed || state.mode === 'leased' || (batch.waiting.length > 0 && wanted === 0)
     const batches = this.#outbox.take(batch, isAll)
     if (state.mode === 'leased') {
-      for (const one of batches) this.#fail(one, undefined)
+      for (const one of batches) this.#keepLocally(one, undefined)
       return
     }
     const others = batches.filter((one) => one !== batch)
@@ -284,23 +284,23 @@ export class Partition {
   async #call(batch: Batch, batches: readonly Batch[], wanted: number): Promise<void> {
     const state = this.#state
     const { chargeSet } = batch
-    state.asks(chargeSet, wanted)
+    state.noteAsked(chargeSet, wanted)
     // Shares are read before the script is told of them. If one ends in between, too much seems to be used, never too little.
     const given = wanted > 0 ? undefined : givenOf(chargeSet, state.shares)
     try {
       const reply = await this.#calls.call(chargeSet, { wanted, batches, turn: batch.turn })
-      state.isAnswered(chargeSet, wanted)
+      state.noteAnswered(chargeSet, wanted)
       if (reply !== undefined) return this.#handOut(batch, wanted, reply, given)
-      for (const one of batches) this.#fail(one, undefined)
+      for (const one of batches) this.#keepLocally(one, undefined)
     } catch (error) {
-      this.#fails(error)
-      state.isLost(chargeSet, wanted)
-      for (const one of batches) this.#fail(one, error)
+      this.#noteFailure(error)
+      state.noteLost(chargeSet, wanted)
+      for (const one of batches) this.#keepLocally(one, error)
     }
   }
 
   #sendAll(): Promise<unknown> {
-    return Promise.all(this.#outbox.all().map((batch) => this.#send(batch)))
+    return Promise.all(this.#outbox.all().map((batch) => this.#sendBatch(batch)))
   }
 
   /** Gives what was granted to those who asked first. */
@@ -321,7 +321,7 @@ export class Partition {
     const schedule = hasSchedule
       ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, adaptive, shares })
       : undefined
-    if (left > 0) this.#state.granted(chargeSet, at, left, now)
+    if (left > 0) this.#state.noteGranted(chargeSet, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
       left -= granted
@@ -331,8 +331,8 @@ export class Partition {
     }
   }
 
-  /** Redis may not have run this batch: its charges are spent out of leases or held, its commits and renewals are unreplicated. */
-  #fail(batch: Batch, cause: unknown): void {
+  /** Redis may not have run this batch. Its charges are spent out of leases or held; its commits and renewals are unreplicated. */
+  #keepLocally(batch: Batch, cause: unknown): void {
     const state = this.#state
     const { chargeSet } = batch
     const now = this.#shared.clock.now()
@@ -341,14 +341,14 @@ export class Partition {
     for (const waiting of batch.waiting) this.#spendOrHold(chargeSet, waiting, cause)
   }
 
-  #fails(error: unknown): void {
+  #noteFailure(error: unknown): void {
     const wasShared = this.#state.mode === 'shared'
     this.goOffline('silent')
     this.#shared.onFailure(error, !wasShared)
   }
 
-  /** Whether a charge that can't be made is held for a while, because Redis was lost only just now, and may answer in time. */
-  #isHeld(until: number): boolean {
+  /** Whether a charge that can't be made may be held for a while: Redis was lost only just now, and may answer in time. */
+  #mayHold(until: number): boolean {
     const now = this.#shared.clock.now()
     return now < until && this.#state.offlineMs(now) < this.#shared.answerWithinMs
   }
@@ -357,7 +357,7 @@ export class Partition {
     try {
       waiting.resolve(this.#spend(chargeSet, waiting.wanted, cause))
     } catch (error) {
-      if (this.#isClosed || !this.#isHeld(waiting.until)) return waiting.reject(error as StoreUnavailableError)
+      if (this.#isClosed || !this.#mayHold(waiting.until)) return waiting.reject(error as StoreUnavailableError)
       const held: Held = { chargeSet, waiting, timer: undefined }
       held.timer = this.#shared.clock.schedule(waiting.until - this.#shared.clock.now(), () => {
         this.#held.delete(held)
@@ -416,8 +416,8 @@ export class Partition {
     const termMs = TERM_TICKS * everyMs
     this.#tickTimer = undefined
     const tick = ++this.#ticks
-    // A tick of several calls of the script may take longer than the time between ticks. And of two probes at a time, one would
-    // use up the call number that the other sends next. So in both cases the next tick waits until this one is over.
+    // A tick of several calls of the script may take longer than the time between ticks. And if two probes ran at a time,
+    // one would use up the call number that the other sends next. So in both cases the next tick waits until this one is over.
     const isOne = all.length <= 1
     const [first] = all
     if (first === undefined || (isShared && isOne)) this.#tickLater(everyMs)
@@ -434,7 +434,7 @@ export class Partition {
         this.#release()
       }
     } catch (error) {
-      this.#fails(error)
+      this.#noteFailure(error)
     }
     if (tick !== this.#ticks || this.#tickTimer !== undefined) return
     this.#tickLater(isOne ? Math.max(LEAST_WAIT_MS, everyMs - (this.#shared.clock.now() - now)) : everyMs)
@@ -469,7 +469,7 @@ export class Partition {
       }
       if (isOne || this.#shared.clock.now() < state.resumeAt) return
     }
-    // Of several, only those are told again that have got unreplicated charges while the others were told.
+    // Several were told one after the other. Now only those are told again that got unreplicated charges meanwhile.
     const left = isOne ? all : all.filter((some) => state.isUnreplicated(some))
     // Redis runs calls in the order in which they are sent, so the next charge already finds what is told here.
     state.resume()

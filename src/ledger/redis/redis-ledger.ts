@@ -40,7 +40,7 @@ import { peerDemandOf } from './reply.ts'
  * docs/upgrading.md says what else to change with it, so that two releases never grant a quota twice.
  */
 const FORMAT = 3
-const OF_KEYS_BY_LIMIT = 2
+const FORMAT_WITH_A_KEY_PER_LIMIT = 2
 /** The most ticks per second of one gateway over all its partitions: while Redis answers, and while offline. */
 const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
@@ -108,12 +108,12 @@ export interface RedisLedgerOptions {
  * gateway. Then the excess is what that call was granted. Nobody knows the charges of gateways that have ended by then: these
  * are forgotten.
  *
- * The file is longer than others: half of it says when the guarantee holds, and the rest passes each call on to its partition.
- *
  * Where these conditions do not hold, too much may be sent. A gateway that is cut off for longer while others are not, or that
  * finds Redis again later than they do, may add in each window what it had charged in the window before, and its lease. A clock
  * that is ahead lets through, once, as much again as counted when Redis came back, and what was sent without Redis until all
  * gateways had found it.
+ *
+ * The file is longer than others: half of it says when the guarantee holds, and the rest passes each call on to its partition.
  */
 export class RedisLedger implements Ledger {
   readonly #runner: ScriptRunner
@@ -476,7 +476,7 @@ export class RedisLedger implements Ledger {
   /** Where the format before this one kept its charges. Format 2 had a key for each limit; later ones have one for all limits. */
   #olderKeysOf({ partition, limits }: ChargeSet): readonly string[] {
     const base = this.#keyOf(partition, FORMAT - 1)
-    return FORMAT - 1 === OF_KEYS_BY_LIMIT ? limits.map(({ id }) => `${base}:${id}`) : [`${base}:limits`]
+    return FORMAT - 1 === FORMAT_WITH_A_KEY_PER_LIMIT ? limits.map(({ id }) => `${base}:${id}`) : [`${base}:limits`]
   }
 
   /** The beginning of all keys of a partition. The braces keep them in one hash slot. */
