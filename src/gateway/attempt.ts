@@ -83,13 +83,13 @@ export interface AttemptOptions {
 }
 
 /**
- * The shortest pause before an attempt looks again whether its client has sent more, in milliseconds. Without it, an attempt with next to
- * no time left would look all the time.
+ * The shortest pause before an attempt checks again whether its client has sent more, in milliseconds. Without it, an attempt with next to
+ * no time left would check all the time.
  */
-const LOOK_AGAIN_MS = 1_000
-/** With more interim responses than this, soon after one another, an attempt is over: an upstream could send them for ever. */
+const CHECK_AGAIN_MS = 1_000
+/** An attempt ends if more interim responses than this come soon after one another: an upstream could send them for ever. */
 const MOST_INTERIMS = 100
-/** Later than this after the one before, in milliseconds, one may say that the upstream is still busy (102). */
+/** One that comes more than so many milliseconds after the last does not count: it may say that the upstream is still busy (102). */
 const RARELY_MS = 1_000
 /** How long the head of a response waits at most for the body to tell whether it is a refusal, in milliseconds. */
 const LOOK_MS = 1_000
@@ -118,7 +118,7 @@ export class Attempt implements ResponseHandler, Disposable {
   /** Whether it has to wait for a connection. */
   #isWaiting = false
   /** Whether `send` was called, and what the attempt cost is not counted yet. */
-  #isBegun = false
+  #hasUncountedCost = false
   #phase: 'unsent' | 'sent' | 'looking' | 'answered' | 'over' = 'unsent'
   /** The response of which only the body can say whether it is a refusal. */
   #look: { readonly response: UpstreamResponse; readonly body: BodyLook; readonly tookMs: number } | undefined
@@ -176,7 +176,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const { clock, gone } = this.#call
     const { timeouts } = this.#target.upstream.config
     this.#options = options
-    this.#isBegun = true
+    this.#hasUncountedCost = true
     this.#startedAt = this.#sentAt = clock.now()
     return new Promise((resolve, reject) => {
       this.#resolve = resolve
@@ -192,7 +192,7 @@ export class Attempt implements ResponseHandler, Disposable {
   /** Gives it up, because another attempt of the call goes on in its place. */
   supersede(): void {
     try {
-      const record = this.#try ?? this.#note(undefined, undefined, undefined)
+      const record = this.#try ?? this.#note({})
       record.end ??= 'superseded'
     } finally {
       this[Symbol.dispose]()
@@ -222,8 +222,8 @@ export class Attempt implements ResponseHandler, Disposable {
 
   /** Counts what the attempt cost, if that can differ from its charge. Called at the end, when no more will become known of it. */
   #countSpent(): void {
-    if (!this.#isBegun || !this.permit.isSettled) return
-    this.#isBegun = false
+    if (!this.#hasUncountedCost || !this.permit.isSettled) return
+    this.#hasUncountedCost = false
     const { client, admissionPolicy } = this.#target
     countSpent(this.permit, admissionPolicy, client, this.#call.id)
   }
@@ -352,13 +352,8 @@ export class Attempt implements ResponseHandler, Disposable {
     // A 403 may be about the call (RFC 9110 §15.5.4); a 401 is about the credential alone.
     if (status === 401 && credential !== undefined)
       this.#target.admissionPolicy.metrics.credentialRefused.increment(call.id)
-    const record = this.#note(
-      status,
-      isDisguised ? 'refused for rate' : undefined,
-      undefined,
-      this.#requestIdIn(fields),
-      tookMs,
-    )
+    const error = isDisguised ? 'refused for rate' : undefined
+    const record = this.#note({ status, error, requestId: this.#requestIdIn(fields), tookMs })
     this.#judge(meaning, tookMs)
     this.#response = response
     const retryAfterMs = meaning === 429 || meaning >= 500 ? retryAfterOf(fields, call.clock.wall()) : undefined
@@ -379,7 +374,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#breakerPermit?.answered()
     this.#breakerPermit?.completed()
     this.#options.scrub?.head(fields)
-    const record = this.#note(status, undefined, undefined, this.#requestIdIn(fields))
+    const record = this.#note({ status, requestId: this.#requestIdIn(fields) })
     this.#socket = socket
     this.#conclude({ kind: 'switched', status, fields, socket, record, tookMs: this.#elapsedMs() })
   }
@@ -411,7 +406,7 @@ export class Attempt implements ResponseHandler, Disposable {
       this.permit.giveUp()
       if (!isMisuse(error)) return this.#fail({ kind: 'unreachable' }, error)
       this.#breakerPermit?.abandoned()
-      this.#note(undefined, 'unsendable', 'failed')
+      this.#note({ error: 'unsendable', end: 'failed' })
       this.#conclude({ kind: 'unsendable', cause: error, tookMs: 0 })
     } else if (this.#phase === 'sent' || this.#phase === 'looking') {
       this.permit.giveUp()
@@ -419,7 +414,7 @@ export class Attempt implements ResponseHandler, Disposable {
       if (isHeadTooLarge(error)) return this.#endUncounted({ kind: 'interrupted', isHeadTooLarge: true }, error)
       if (!(error instanceof BodyError)) return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
       this.#breakerPermit?.abandoned()
-      this.#note(undefined, 'body_failed', 'failed')
+      this.#note({ error: 'body_failed', end: 'failed' })
       this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs() })
     } else {
       // A `BodyError` is not the upstream's fault: it answered early, and the client then failed to send the rest of its body.
@@ -439,13 +434,13 @@ export class Attempt implements ResponseHandler, Disposable {
         this.#cancellation = observer.lastWaiterGone()?.subscribe(this.#onGone)
         return
       }
-      if (this.#isFinishing()) return
+      if (this.#goesOnForPrice()) return
     }
     this.#giveUp()
   }
 
-  /** Whether the attempt goes on without its client, because the response tells the price. If so, it also bounds that wait. */
-  #isFinishing(): boolean {
+  /** Goes on without the client for a bounded time, if the response tells the price. Returns whether it does. */
+  #goesOnForPrice(): boolean {
     const { drain, deadline } = this.#options
     const finishMs = finishMsOf(this.permit, this.#call.spend, this.#target)
     if (finishMs === 0 || drain.isCancelled) return false
@@ -463,7 +458,7 @@ export class Attempt implements ResponseHandler, Disposable {
   #giveUp(): void {
     this.permit.giveUp()
     this.#breakerPermit?.abandoned()
-    this.#note(undefined, undefined, 'client_gone')
+    this.#note({ end: 'client_gone' })
     this.#conclude({ kind: 'gone', tookMs: this.#elapsedMs() })
   }
 
@@ -477,7 +472,7 @@ export class Attempt implements ResponseHandler, Disposable {
     // While the upstream, too, waits for more of the body, the client is the slow one, and `RequestBody` bounds that wait.
     const ownMs =
       body?.isAwaitingClient === true
-        ? Math.max(headersMs, LOOK_AGAIN_MS)
+        ? Math.max(headersMs, CHECK_AGAIN_MS)
         : Math.max(this.#sentAt, body?.progressAt ?? 0) + headersMs - now
     const leftMs = Math.min(ownMs, until - now)
     if (leftMs > 0) {
@@ -495,7 +490,7 @@ export class Attempt implements ResponseHandler, Disposable {
   /** Fails the attempt because of a bound of the gateway's own. That says nothing about the upstream, so the breaker does not count it. */
   #endUncounted(ending: Unanswered, cause: Error): void {
     this.#breakerPermit?.abandoned()
-    this.#note(undefined, `${ending.kind}${codeOf(cause)}`, 'failed')
+    this.#note({ error: `${ending.kind}${codeOf(cause)}`, end: 'failed' })
     this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs() })
   }
 
@@ -503,7 +498,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const why = `${ending.kind}${ending.kind === 'timeout' ? ` (${ending.phase})` : codeOf(cause)}`
     this.#breakerPermit?.failed(this.#failure(why))
     if (ending.kind === 'timeout') this.#target.admissionPolicy.capacity.answered(this.#elapsedMs(), true)
-    this.#note(undefined, why, 'failed')
+    this.#note({ error: why, end: 'failed' })
     this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs() })
   }
 
@@ -524,13 +519,7 @@ export class Attempt implements ResponseHandler, Disposable {
     return { because, correlationId: this.#call.id }
   }
 
-  #note(
-    status: number | undefined,
-    error: string | undefined,
-    end: TryEnd | undefined,
-    requestId?: string,
-    tookMs = this.#elapsedMs(),
-  ): Try {
+  #note({ status, error, end, requestId, tookMs = this.#elapsedMs() }: Noted): Try {
     const startedMs = rounded(this.#startedAt - this.#call.startedAt)
     const credential = this.#target.credential?.name
     const credentialVersion = this.#options.credential?.version
@@ -573,6 +562,16 @@ export class Attempt implements ResponseHandler, Disposable {
     // Last, because undici reports the abort at once, like a connection that broke.
     this.#control?.abort(OVER)
   }
+}
+
+/** What the log tells of an attempt, as far as it is known. */
+interface Noted {
+  readonly status?: number
+  readonly error?: string | undefined
+  readonly end?: TryEnd
+  readonly requestId?: string | undefined
+  /** Default: the time since the dispatch. */
+  readonly tookMs?: number
 }
 
 function rounded(ms: number): number {
