@@ -136,7 +136,7 @@ async function send(
         const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
         // Headers that came in one turn of the event loop are taken up together, which costs less than one after the other.
         await endOfTurn(call.clock)
-        count(outcome, call, plan.target)
+        noteTimes(outcome, call, plan.target)
         const step = nextStep(outcome, call, plan, observer)
         switch (step.kind) {
           case 'end':
@@ -188,18 +188,18 @@ function nextStep(outcome: Outcome, { clock }: Sending, plan: RetryPlan, observe
     case 'failed': {
       const delayMs = plan.delayAfter(outcome.ending)
       if (delayMs !== undefined) return { kind: 'retry', delayMs }
-      return ending(refused(refusals.unanswered(outcome.ending, upstream, outcome.cause)))
+      return endStep(refused(refusals.unanswered(outcome.ending, upstream, outcome.cause)))
     }
     case 'unsendable':
-      return ending(refused(refusals.unsendable(outcome.cause)))
+      return endStep(refused(refusals.unsendable(outcome.cause)))
     case 'body_failed':
-      return ending(endOfBody(outcome.error, upstream))
+      return endStep(endOfBody(outcome.error, upstream))
     case 'gone':
-      return ending(GONE)
+      return endStep(GONE)
   }
 }
 
-function ending(end: Forwarded): Step {
+function endStep(end: Forwarded): Step {
   return { kind: 'end', end }
 }
 
@@ -330,8 +330,8 @@ function deliverAnswer(
   return packed.decided?.then(begin) ?? begin()
 }
 
-/** Adds the time of an attempt to that of the upstream, or to that of the client if its body failed. */
-function count(outcome: Outcome, call: Sending, { upstream, admissionPolicy }: Target): void {
+/** Adds the time of an attempt to that of the upstream, or to that of the client if its body failed. Counts a timeout. */
+function noteTimes(outcome: Outcome, call: Sending, { upstream, admissionPolicy }: Target): void {
   const { kind, tookMs } = outcome
   if (kind === 'body_failed') call.receivingMs += tookMs
   else if (kind !== 'unsendable') call.upstreamMs += tookMs
