@@ -133,8 +133,8 @@ export function* snapshotInSteps(
   const hosts = new Map<string, Upstream>()
   for (const [name, upstreamConfig] of Object.entries(config.upstreams)) {
     const access = accessLists([config, upstreamConfig])
-    const before = previous?.upstreams.get(name)
-    const upstream = yield* buildUpstream(name, upstreamConfig, access, { services, before, takeOvers })
+    const building = { services, previous: previous?.upstreams.get(name), takeOvers }
+    const upstream = yield* buildUpstream(name, upstreamConfig, access, building)
     upstreams.set(name, upstream)
     // A Host field is looked up as the client wrote it. So an IPv6 address is found in its shortest form and in the configured form.
     for (const host of upstreamConfig.hosts) hosts.set(normalHost(host), upstream).set(bareHost(host), upstream)
@@ -184,7 +184,7 @@ export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
 
 interface Building {
   readonly services: Services
-  readonly before: Upstream | undefined
+  readonly previous: Upstream | undefined
   /** Run in the last step, just before the new snapshot is put in force. */
   readonly takeOvers: (() => void)[]
 }
@@ -193,7 +193,7 @@ function* buildUpstream(
   name: string,
   config: UpstreamConfig,
   access: readonly NetworkAccess[],
-  { services, before: previous, takeOvers }: Building,
+  { services, previous, takeOvers }: Building,
 ): Generator<undefined, Upstream, undefined> {
   if (previous !== undefined && isSame([previous.config, previous.access], [config, access])) return previous
   const preset = config.preset === undefined ? undefined : presets[config.preset]
@@ -214,7 +214,6 @@ function* buildUpstream(
   const routes = buildRoutes(config, preset)
   const claims = buildClaims(config, preset)
   yield
-  const before = previous?.config
   const webSockets = previous?.webSockets ?? { open: 0, most: 0 }
   takeOvers.push(() => void (webSockets.most = config.maxWebSockets))
   return {
@@ -230,7 +229,7 @@ function* buildUpstream(
     learnedMoney: learned,
     transport: transportOf(config, access, url, services, previous),
     webSockets,
-    breakers: breakersOf(name, config, { services, before: previous, takeOvers }),
+    breakers: breakersOf(name, config, { services, previous, takeOvers }),
     retryPolicy: {
       throttled: config.throttle.retry,
       retries: config.retry.retries,
@@ -241,7 +240,7 @@ function* buildUpstream(
     },
     disguises: config.throttle.when.length === 0 ? undefined : new Disguises(config.throttle.when),
     retryBudget:
-      previous !== undefined && before?.retry.budget === config.retry.budget
+      previous?.config.retry.budget === config.retry.budget
         ? previous.retryBudget
         : new RetryBudget(services.clock, config.retry.budget),
     hedging: hedgingOf(config, previous),
@@ -266,7 +265,7 @@ function hedgingOf({ hedge, url }: UpstreamConfig, previous: Upstream | undefine
 function breakersOf(
   upstream: string,
   config: UpstreamConfig,
-  { services: { clock, onBreakerChange }, before: previous, takeOvers }: Building,
+  { services: { clock, onBreakerChange }, previous, takeOvers }: Building,
 ): Breakers {
   const { url, breaker, routes, limits } = config
   const { failures, reset, maxReset, probes, per } = breaker
