@@ -1,5 +1,5 @@
 import type { CredentialServices } from '../credentials/build.ts'
-import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
+import type { LimitConfig } from '../schema/schema.ts'
 import { amountOf } from '../schema/price-schema.ts'
 import { ClassMetrics } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
@@ -10,10 +10,9 @@ import type { Closing } from '../queue/admission.ts'
 import { type QueueView, AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Route } from '../routing/route.ts'
 import { CallUsage, type ChargedLimit, Spending, type Usage } from '../usage/usage.ts'
-import { pacedBy, Rule, ruleOf, rulesFor, type Traits } from './charges.ts'
-import { type Counting, partitionOf } from './counting.ts'
+import { pacedBy, Rule, type RuleOptions, ruleOf, rulesFor, type Traits } from './charges.ts'
+import { partitionOf } from './counting.ts'
 import { type Failure, isFailure } from './failure.ts'
-import type { PriceList } from './price-list.ts'
 import { LearnedPrices } from './reserve.ts'
 import { LimitWatch, type WatchServices } from './limit-watch.ts'
 
@@ -74,13 +73,8 @@ export interface Shown {
   readonly watch: LimitWatch
 }
 
-export interface AdmissionPoliciesOptions {
+export interface AdmissionPoliciesOptions extends RuleOptions {
   readonly upstream: string
-  readonly account: string
-  readonly config: UpstreamConfig
-  readonly counting: Counting
-  /** What calls cost in money; undefined if they cost none. */
-  readonly prices: PriceList | undefined
   readonly services: AccountServices
 }
 
@@ -217,11 +211,7 @@ export class AdmissionPolicies {
   }
 
   #ruleOf(className: string, limit: LimitConfig): Rule {
-    const { config, account, counting, prices } = this.#options
-    return this.#rules.getOrInsertComputed(
-      limit,
-      () => new Rule(className, limit, config, account, counting, this.#learned, prices),
-    )
+    return this.#rules.getOrInsertComputed(limit, () => new Rule(className, limit, this.#options, this.#learned))
   }
 
   #varyingPolicy({ rules, varying }: Kind, route: Route, traits: Traits): AdmissionPolicy | Failure {

@@ -23,7 +23,7 @@ import { bodyText } from '../answers/body-text.ts'
 import { isStatusOf } from '../http/status.ts'
 import type { Counting } from './counting.ts'
 import { Failure } from './failure.ts'
-import { LearnedPrices, Reserve } from './reserve.ts'
+import { type LearnedPrices, Reserve } from './reserve.ts'
 
 /** The traits of a call, besides its route, that limits may depend on. */
 export interface Traits {
@@ -43,6 +43,15 @@ export interface Traits {
  * groups. Texts of one group share a count: they may wait for one another, but never exceed the limit.
  */
 const GROUPS = 64
+
+/** The account that a rule is for, and what all rules of the account have in common. */
+export interface RuleOptions {
+  readonly config: UpstreamConfig
+  readonly account: string
+  readonly counting: Counting
+  /** What calls cost in money; undefined if they cost none. */
+  readonly prices: PriceList | undefined
+}
 
 /** A configured limit, as the calls of an account are charged to it. */
 export class Rule {
@@ -73,11 +82,8 @@ export class Rule {
   constructor(
     className: string,
     config: LimitConfig,
-    upstream: UpstreamConfig,
-    account: string,
-    counting: Counting,
-    learned: LearnedPrices = new LearnedPrices(),
-    prices?: PriceList,
+    { config: upstream, account, counting, prices }: RuleOptions,
+    learned: LearnedPrices,
   ) {
     const { base, splits } = scopeOf(config)
     const owner = base === 'credential' ? (counting.credentialOwner.get(account) ?? account) : account
