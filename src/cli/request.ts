@@ -1,7 +1,7 @@
 import { type AwayInstance, noAnswerOf } from '../requests/question.ts'
 import {
   accountOf,
-  type LimitState,
+  type LimitStory,
   type RequestRow,
   type RequestStory,
   type TryStory,
@@ -100,7 +100,7 @@ function tell(story: RequestStory): string[] {
 
 const INDENT = ' '.repeat(10)
 
-function limitLine({ limit, requests, effective, used, remaining, units, resetMs, enforced }: LimitState): string {
+function limitLine({ limit, requests, effective, used, remaining, units, resetMs, enforced }: LimitStory): string {
   const now = effective === requests ? '' : ` (${effective} can be used now)`
   const cost = units === null || units === 1 ? '' : `, this call costs ${units}`
   const shadow = enforced ? '' : ', not enforced'

@@ -104,7 +104,7 @@ export interface RequestStory extends RequestRow {
     readonly retry: boolean
     readonly priority: string
   } | null
-  readonly limits: readonly LimitState[]
+  readonly limits: readonly LimitStory[]
   readonly waits: readonly WaitStory[]
   readonly tries: readonly TryStory[]
   readonly cache: { readonly result: string | null; readonly status: string | null } | null
@@ -131,7 +131,7 @@ export interface RequestStory extends RequestRow {
 }
 
 /** A limit as it was when the call was charged, or refused. */
-export interface LimitState {
+export interface LimitStory {
   readonly limit: string
   /** Units, or money if the name ends with a currency. `effective`, `used`, `remaining` and `units` are in the same unit. */
   readonly requests: number
@@ -152,7 +152,7 @@ export interface WaitStory {
   readonly because: string
   /** The limit that decided when its turn was; `pause` while the upstream wanted no calls. */
   readonly heldBy: string | null
-  readonly limits: readonly LimitState[]
+  readonly limits: readonly LimitStory[]
   /** The place of the call, from 1, among all calls that waited at all gateways when it came. */
   readonly place: number
   /** How long the wait was expected to be when it began, and how long it was. */
@@ -223,7 +223,7 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
     address: line.address ?? null,
     route,
     asked: asked === undefined ? null : askedStory(asked),
-    limits: limits.map(limitState),
+    limits: limits.map(limitStory),
     waits: waits ?? [],
     // In the order of their starts, as in the trace. Of two attempts at once, the second may have ended first.
     tries: (line.tries ?? []).toSorted((a, b) => a.startedMs - b.startedMs).map(tryStory),
@@ -266,7 +266,7 @@ export function limitRecord(usage: LimitUsage, units: number | undefined): Limit
   }
 }
 
-export function limitState(record: LimitRecord): LimitState {
+export function limitStory(record: LimitRecord): LimitStory {
   const { limit, requests, effective = requests, used, units, resetMs, isEnforced = true } = record
   return {
     limit,
@@ -295,7 +295,7 @@ export function waitStory({ record, waitedMs, ended, attempt }: Wait): WaitStory
     beforeAttempt: attempt,
     because,
     heldBy: nameOf(heldBy) ?? null,
-    limits: usage.map((one) => limitState(limitRecord(one, undefined))),
+    limits: usage.map((one) => limitStory(limitRecord(one, undefined))),
     place: position,
     promisedMs: Math.round(expectedMs),
     waitedMs: Math.round(waitedMs),

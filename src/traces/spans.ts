@@ -2,7 +2,7 @@ import type { Attributes } from '@opentelemetry/api'
 import type { Call, Wait } from '../gateway/call.ts'
 import type { TraceContext } from '../http/trace-context.ts'
 import type { Try } from '../observe/log.ts'
-import { breakerOf, limitRecord, limitState, type LimitState, nameOf, type RequestRecord } from '../requests/story.ts'
+import { breakerOf, limitRecord, limitStory, type LimitStory, nameOf, type RequestRecord } from '../requests/story.ts'
 
 /** A span that has ended, in the terms of OpenTelemetry's semantic conventions for HTTP 1.23 and later. Times are since 1970. */
 export interface CallSpan {
@@ -156,16 +156,16 @@ function quotaEvents(
   const last = tries.reduce((latest, { startedMs }) => Math.max(latest, startedMs), -1)
   const atMs = cameMs + (last < 0 ? line.durationMs : last)
   return [
-    ...limits.map((one) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(limitState(one)) })),
+    ...limits.map((one) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(limitStory(one)) })),
     ...budgetUsage.map((one, i) => ({
       name: 'sluice.budget',
       atMs,
-      attributes: limitAttributes(limitState(limitRecord(one, budgetUnits[i]))),
+      attributes: limitAttributes(limitStory(limitRecord(one, budgetUnits[i]))),
     })),
   ]
 }
 
-function limitAttributes({ limit, effective, used, units, resetMs, enforced }: LimitState): Attributes {
+function limitAttributes({ limit, effective, used, units, resetMs, enforced }: LimitStory): Attributes {
   return {
     'sluice.limit': limit,
     'sluice.limit.allowed': effective,

@@ -1,5 +1,5 @@
 import type { AwayInstance } from '../../requests/question.ts'
-import { accountOf, type LimitState, type RequestStory, type TryStory, type WaitStory } from '../../requests/story.ts'
+import { accountOf, type LimitStory, type RequestStory, type TryStory, type WaitStory } from '../../requests/story.ts'
 import { measured } from '../../schema/units.ts'
 import { type Html, html } from './html.ts'
 import { awayNotes, cell, numberCell, page, row, table } from './page-parts.ts'
@@ -80,7 +80,7 @@ function storyPart(story: RequestStory): Html {
     ${
       story.limits.length > 0 &&
       html`<h3>Limits, as they were then</h3>
-        ${table('Limits then', ['Limit', 'Used', 'Of', 'Units of this call', 'More in'], story.limits.map(limitStateRow), '')}`
+        ${table('Limits then', ['Limit', 'Used', 'Of', 'Units of this call', 'More in'], story.limits.map(limitRow), '')}`
     }
   </article>`
 }
@@ -113,7 +113,7 @@ function tryRow({ status, error, credential, credentialVersion, credentialBecaus
   ])
 }
 
-function limitStateRow({ limit, requests, effective, used, units, resetMs }: LimitState): Html {
+function limitRow({ limit, requests, effective, used, units, resetMs }: LimitStory): Html {
   const of = effective < requests ? `${effective} (of ${requests})` : `${requests}`
   return row([used, of, units ?? '', measured(resetMs)].map(numberCell), { head: limit })
 }
