@@ -150,7 +150,7 @@ export class Grant implements Member<Grant> {
   before: Grant | undefined
   after: Grant | undefined
   isListed = false
-  /** The number by which a worker and the first process know this grant; see `AskedLedger`. */
+  /** The number by which a worker and the first process know this grant; see `WorkerLedger`. */
   slot = -1
 
   constructor(

@@ -1,6 +1,6 @@
 import type { Clock } from '../time/clock.ts'
 import type { TokenStore } from '../credentials/token-store.ts'
-import { ANSWER_WITHIN_MS, AskedLedger } from '../ledger/workers/asked-ledger.ts'
+import { ANSWER_WITHIN_MS, WorkerLedger } from '../ledger/workers/worker-ledger.ts'
 import type { UsageDays } from '../usage/days.ts'
 import type { FromWorker, Shared, ToWorker, WorkerRequest } from './worker-link.ts'
 
@@ -12,14 +12,14 @@ const ROWS_A_MESSAGE = 200
  * store, so it is asked for them. When the first process ends, its workers end, too.
  */
 export class FirstProcess {
-  readonly ledger: AskedLedger
+  readonly ledger: WorkerLedger
   readonly usageDays: UsageDays
   readonly tokens: TokenStore
   readonly #open = new Map<number, (reply: NonNullable<ToWorker['given']>) => void>()
   #requests = 0
 
   constructor(clock: Clock) {
-    this.ledger = new AskedLedger(clock, (ledger, onSent) => tell({ ledger }, onSent))
+    this.ledger = new WorkerLedger(clock, (ledger, onSent) => tell({ ledger }, onSent))
     process.on('message', ({ ledger, given }: ToWorker) => {
       if (ledger !== undefined) this.ledger.receive(ledger)
       if (given !== undefined) this.#open.get(given.number)?.(given)

@@ -5,7 +5,7 @@ import { type Ledger, chargeSetOf, StoreUnavailableError } from '../../src/ledge
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { AskedLedger } from '../../src/ledger/workers/asked-ledger.ts'
+import { WorkerLedger } from '../../src/ledger/workers/worker-ledger.ts'
 import { LedgerService } from '../../src/ledger/workers/ledger-service.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
@@ -118,10 +118,10 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   const visits: Visit[] = []
   const first = new Process(world, 0)
   const service = new LedgerService(new MemoryLedger(first.clock), first.clock)
-  const workerOf = (process: Process): AskedLedger => {
+  const workerOf = (process: Process): WorkerLedger => {
     const soon = (to: Process, run: () => void): void => to.receive(world.now + 0.2, run)
     const connection = service.open((answers) => soon(process, () => ledger.receive(answers)))
-    const ledger: AskedLedger = new AskedLedger(process.clock, (told) => soon(first, () => connection.receive(told)))
+    const ledger: WorkerLedger = new WorkerLedger(process.clock, (told) => soon(first, () => connection.receive(told)))
     return ledger
   }
   const arrivals: number[] = []

@@ -12,7 +12,7 @@ import {
   type UpstreamFeedback,
 } from '../../../src/ledger/ledger.ts'
 import { limitOf, windowOf } from '../../../src/ledger/limit.ts'
-import { AskedLedger } from '../../../src/ledger/workers/asked-ledger.ts'
+import { WorkerLedger } from '../../../src/ledger/workers/worker-ledger.ts'
 import { LedgerService } from '../../../src/ledger/workers/ledger-service.ts'
 import { newFolder } from '../../support/gateway.ts'
 import { seededRandom } from '../../support/seeded-random.ts'
@@ -33,7 +33,7 @@ function setUp(files?: LedgerFiles) {
     /** What the first process does not take yet. */
     let held: (() => void)[] | undefined
     const connection = service.open((answers) => ledger.receive(carry(answers)))
-    const ledger: AskedLedger = new AskedLedger(clock, (told, onSent) => {
+    const ledger: WorkerLedger = new WorkerLedger(clock, (told, onSent) => {
       messages++
       const take = (): void => connection.receive(carry(told))
       if (held === undefined) take()

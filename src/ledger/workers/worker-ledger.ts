@@ -17,9 +17,9 @@ import { type Lease, Leases } from './lease.ts'
 import { Numbers } from './numbers.ts'
 import { type Answer, scheduleOfTold, type State, type Told, type ToldGrant, toldLimit, usageOfTold } from './wire.ts'
 
-/** Messages for which nobody waits go with the next charge, but no later than this; */
+/** Messages for which nobody waits go with the next charge, but no later than this. */
 const TELL_WITHIN_MS = 10
-/** for limits with a shorter window than this, at once. */
+/** Where a limit has a shorter window than this, they go at the end of the turn. */
 const LONG_WINDOW_MS = 1_000
 /** A first process that answers nothing for so long hangs. */
 export const ANSWER_WITHIN_MS = 5_000
@@ -48,7 +48,7 @@ interface Slot {
  * the answers come in another. The first process takes the time at which it hears of something for the time at which it happened, which is
  * never too early. So a charge counts a little too long, and never too short.
  */
-export class AskedLedger implements Ledger {
+export class WorkerLedger implements Ledger {
   readonly #clock: Clock
   readonly #send: (told: readonly Told[], onSent?: () => void) => void
   #told: Told[] = []
@@ -96,7 +96,7 @@ export class AskedLedger implements Ledger {
     lease.count(now)
     if (lease.spare > 0 && this.#pauses.until(chargeSet, now) === 0) {
       lease.spare--
-      return granted(lease.slot, new Grant(chargeSet, lease.at, 1, lease.usage))
+      return inSlot(lease.slot, new Grant(chargeSet, lease.at, 1, lease.usage))
     }
     const more = this.#leases.ask(lease, now)
     return this.#ask<Grant>(chargeSet, (slot) => ['charge', slot, set, 1 + more], lease)
@@ -114,13 +114,13 @@ export class AskedLedger implements Ledger {
 
   commit(grant: Grant, units?: readonly number[]): void {
     const isRest = this.#isRest(grant)
-    if (units === undefined) this.#tell(['commit', grant.slot, isRest], mayWait(grant))
+    if (units === undefined) this.#tell(['commit', grant.slot, isRest], hasOnlyLongWindows(grant))
     else this.#tell(['commit', grant.slot, isRest, units], false)
     this.#ends(grant, isRest)
   }
 
   abandon(grant: Grant): void {
-    this.#giveUp('abandon', grant, mayWait(grant))
+    this.#giveUp('abandon', grant, hasOnlyLongWindows(grant))
   }
 
   refund(grant: Grant): void {
@@ -151,10 +151,10 @@ export class AskedLedger implements Ledger {
     for (const answer of answers) {
       switch (answer[0]) {
         case 'granted':
-          this.#granted(answer[1], answer[2])
+          this.#onGranted(answer[1], answer[2])
           break
         case 'unavailable':
-          this.#fails(answer[1], new Error(answer[2]))
+          this.#onUnavailable(answer[1], new Error(answer[2]))
           break
         case 'heard':
           this.#take(answer[1])?.resolve!(answer[2])
@@ -229,7 +229,7 @@ export class AskedLedger implements Ledger {
     this.#send(told, onSent)
   }
 
-  #granted(slot: number, told: ToldGrant): void {
+  #onGranted(slot: number, told: ToldGrant): void {
     const asked = this.#take(slot)
     if (asked === undefined) return
     const { lease } = asked
@@ -239,7 +239,7 @@ export class AskedLedger implements Ledger {
     const schedule = told.schedule && scheduleOfTold(told.schedule, chargeSet, now)
     const usage = usageOfTold(told, chargeSet)
     const calls = lease === undefined ? told.granted : Math.min(1, told.granted)
-    const grant = granted(slot, new Grant(chargeSet, at, calls, usage, { schedule, turns }))
+    const grant = inSlot(slot, new Grant(chargeSet, at, calls, usage, { schedule, turns }))
     asked.uncommitted = asked.open = told.granted
     asked.rest = grant.rest
     if (lease !== undefined) this.#leases.granted(lease, slot, { at, usage, spare: told.granted - calls })
@@ -258,7 +258,7 @@ export class AskedLedger implements Ledger {
     this.#free(slot)
   }
 
-  #fails(slot: number, cause: Error): void {
+  #onUnavailable(slot: number, cause: Error): void {
     const asked = this.#take(slot)
     this.#release(slot)
     asked?.reject!(new StoreUnavailableError(cause))
@@ -330,13 +330,13 @@ export class AskedLedger implements Ledger {
   }
 }
 
-function granted(slot: number, grant: Grant): Grant {
+function inSlot(slot: number, grant: Grant): Grant {
   grant.slot = slot
   if (grant.rest !== undefined) grant.rest.slot = slot
   return grant
 }
 
-function mayWait({ chargeSet: { limits } }: Grant): boolean {
+function hasOnlyLongWindows({ chargeSet: { limits } }: Grant): boolean {
   for (const { windowMs } of limits) if (windowMs < LONG_WINDOW_MS) return false
   return true
 }
