@@ -133,9 +133,9 @@ export class Grant implements Member<Grant> {
   readonly granted: number
   /** Usage of each limit, in the charge set's order. */
   readonly usage: readonly LimitUsage[]
-  /** When more will be free. Undefined if all were granted, and had no `Turn` or no limit counts them. */
+  /** When more will be free. Undefined if all were granted, unless they had a `QueueTurn` and a limit counts them. */
   readonly schedule: Schedule | undefined
-  /** How many calls with a `Turn` in the same queue were granted so far, at all gateways, with these. Undefined without a `Turn`. */
+  /** How many calls of the same queue were granted so far after a wait, at all gateways, these included. Undefined without a `QueueTurn`. */
   readonly turns: number | undefined
   /** The ledger's time of the charge. */
   readonly chargedAt: number
@@ -203,7 +203,7 @@ export function uncounted(chargeSet: ChargeSet, wanted: number, now: number, pau
 }
 
 /** Says that the calls to charge have waited in a queue. */
-export interface Turn {
+export interface QueueTurn {
   /** Name of the queue, at all gateways. */
   readonly queue: string
   /** For each call, in the order of granting: its client, and what the call costs the client in fair queueing. */
@@ -247,7 +247,7 @@ export interface Ledger {
    * Throws, or rejects with, `StoreUnavailableError` if the store can't be asked and there is no lease to spend. A `turn` says that the
    * calls have waited. The grant then has a schedule even if all are granted, unless no limit counts them.
    */
-  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant>
+  charge(chargeSet: ChargeSet, wanted: number, turn?: QueueTurn): Grant | Promise<Grant>
   /**
    * Tells other gateways which calls wait in a queue here (none if `demands` is empty). Resolves with the calls that wait there, or with
    * undefined if that can't be asked now. The property itself is undefined if there are no other gateways. What a gateway has told is

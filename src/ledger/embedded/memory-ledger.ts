@@ -14,7 +14,7 @@ import {
   type LimitUsage,
   type OutagePolicy,
   StoreUnavailableError,
-  type Turn,
+  type QueueTurn,
   uncounted,
   type UpstreamFeedback,
 } from '../ledger.ts'
@@ -139,7 +139,7 @@ export class MemoryLedger implements Ledger {
     return this.#options.onOutage === 'closed' || this.#files?.isBehind !== true
   }
 
-  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant {
+  charge(chargeSet: ChargeSet, wanted: number, turn?: QueueTurn): Grant {
     const now = this.#now()
     const { units } = chargeSet
     const pausedUntil = this.#pauses.until(chargeSet, now)

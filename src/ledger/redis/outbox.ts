@@ -1,5 +1,5 @@
 import type { Clock } from '../../time/clock.ts'
-import type { ChargeSet, Grant, LimitUsage, StoreUnavailableError, Turn, UpstreamFeedback } from '../ledger.ts'
+import type { ChargeSet, Grant, LimitUsage, StoreUnavailableError, QueueTurn, UpstreamFeedback } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 import { Due, type Postponed } from './postponed.ts'
 
@@ -273,7 +273,7 @@ export function micros(ms: number): number {
 
 export interface Waiting {
   readonly wanted: number
-  readonly turn: Turn | undefined
+  readonly turn: QueueTurn | undefined
   /** Until when the charge waits for Redis. */
   readonly until: number
   resolve(grant: Grant): void
@@ -287,7 +287,7 @@ export class Batch extends Due {
    * The turn of those calls in `waiting` that have waited in a queue. Only one queue charges a charge set, and it makes one
    * charge at a time.
    */
-  turn: Turn | undefined
+  turn: QueueTurn | undefined
   readonly waiting: Waiting[] = []
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
   /** What upstream answers say. Counts without a refusal are in `counted` instead, by limit: only the latest of each. */

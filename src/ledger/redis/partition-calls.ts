@@ -1,6 +1,6 @@
 import type { Clock } from '../../time/clock.ts'
 import type { InFlight } from '../in-flight.ts'
-import type { ChargeSet, OutagePolicy, Turn } from '../ledger.ts'
+import type { ChargeSet, OutagePolicy, QueueTurn } from '../ledger.ts'
 import type { Shares } from '../shares.ts'
 import type { Batch, Outbox } from './outbox.ts'
 import type { Postponed } from './postponed.ts'
@@ -157,7 +157,7 @@ export class PartitionCalls {
     return reply
   }
 
-  #keysFor(chargeSet: ChargeSet, turn: Turn | undefined): readonly string[] {
+  #keysFor(chargeSet: ChargeSet, turn: QueueTurn | undefined): readonly string[] {
     const isTakenOver = this.#takenOver.has(chargeSet)
     if (isTakenOver && turn === undefined) return this.#keys
     const keys = [...this.#keys, turn === undefined ? this.#keys[0]! : `${this.#names.key}:served:${turn.queue}`]
@@ -222,6 +222,6 @@ export interface CallOptions {
   readonly termMs?: number
   /** The lease is to be what the gateway has, instead of a share of what is free. */
   readonly isClaim?: boolean
-  readonly turn?: Turn | undefined
+  readonly turn?: QueueTurn | undefined
   readonly isProbe?: boolean
 }

@@ -6,7 +6,7 @@ import {
   Grant,
   type LimitUsage,
   StoreUnavailableError,
-  type Turn,
+  type QueueTurn,
   type UpstreamFeedback,
 } from '../ledger.ts'
 import { type Batch, type Change, LEAST_WAIT_MS, LITTLE, Outbox, type Waiting } from './outbox.ts'
@@ -88,7 +88,7 @@ export class Partition {
     if (await this.#calls.ask()) this.onLoss()
   }
 
-  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+  charge(chargeSet: ChargeSet, wanted: number, turn?: QueueTurn): Grant | Promise<Grant> {
     const now = this.#shared.clock.now()
     this.#usedAt = now
     if (wanted > 0) this.#state.shares?.use(chargeSet)

@@ -1,6 +1,6 @@
 import { BUCKETS, type Limit, SLOTS } from '../limit.ts'
 import { GROWTH, LONGEST_GROWTH_MS } from '../adaptive-limit.ts'
-import type { ChargeSet, Turn } from '../ledger.ts'
+import type { ChargeSet, QueueTurn } from '../ledger.ts'
 import type { Calendar } from '../../time/calendar.ts'
 import type { PartitionShares } from '../shares.ts'
 import { type Argument, type Batch, micros } from './outbox.ts'
@@ -51,7 +51,7 @@ export interface ScriptCall {
   readonly termMs: number
   readonly isClaim: boolean
   readonly leases: readonly number[]
-  readonly turn?: Turn | undefined
+  readonly turn?: QueueTurn | undefined
   /** What of each limit may be used, where quotas are split over regions. */
   readonly shares?: PartitionShares | undefined
 }
@@ -150,7 +150,7 @@ function allowShares(args: Argument[], limits: readonly Limit[], shares: Partiti
 }
 
 /** All calls of one client cost the same, so each client is listed once. */
-function pushTurn(args: Argument[], { costs }: Turn): void {
+function pushTurn(args: Argument[], { costs }: QueueTurn): void {
   const numbers = new Map<string, number>()
   const clients: Argument[] = []
   let order = ''

@@ -24,7 +24,7 @@ import {
   type OutagePolicy,
   REPORT_TERM_MS,
   StoreUnavailableError,
-  type Turn,
+  type QueueTurn,
   uncounted,
 } from '../ledger.ts'
 import { Partition } from './partition.ts'
@@ -378,7 +378,7 @@ export class RedisLedger implements Ledger {
     return this.#leased > 0 || !this.#runner.isConnected
   }
 
-  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+  charge(chargeSet: ChargeSet, wanted: number, turn?: QueueTurn): Grant | Promise<Grant> {
     if (chargeSet.limits.length > 0) {
       const blocked = wanted > 0 ? this.#formats?.whyBlocked(chargeSet.limits) : undefined
       if (blocked !== undefined) return Promise.reject(new StoreUnavailableError(undefined, blocked))

@@ -8,7 +8,7 @@
 
 import type { Clock } from '../../time/clock.ts'
 import type { MemoryLedger } from '../embedded/memory-ledger.ts'
-import { type ChargeSet, chargeSetOf, Grant, StoreUnavailableError, type Turn } from '../ledger.ts'
+import { type ChargeSet, chargeSetOf, Grant, StoreUnavailableError, type QueueTurn } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 import { DemandExchange } from './demand-exchange.ts'
 import { type Answer, limitOfTold, type State, type Told, toldGrant } from './wire.ts'
@@ -144,7 +144,7 @@ export class LedgerConnection {
     }
   }
 
-  #charge(slot: number, chargeSet: ChargeSet, wanted: number, turn: Turn | undefined): Answer {
+  #charge(slot: number, chargeSet: ChargeSet, wanted: number, turn: QueueTurn | undefined): Answer {
     const { ledger, demands } = this.#service
     let grant: Grant
     try {

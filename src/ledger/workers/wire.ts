@@ -1,6 +1,6 @@
 import { type CalendarSpec, calendarOf } from '../../time/calendar.ts'
 import type { Demand } from '../demand.ts'
-import type { ChargeSet, Grant, LimitUsage, Turn, UpstreamFeedback } from '../ledger.ts'
+import type { ChargeSet, Grant, LimitUsage, QueueTurn, UpstreamFeedback } from '../ledger.ts'
 import { type Limit, limitOf, type LimitSpec, orderHeard } from '../limit.ts'
 import { Schedule } from '../schedule.ts'
 import type { Heard } from './demand-exchange.ts'
@@ -14,7 +14,7 @@ export type Told =
   | readonly ['limit', number: number, limit: ToldLimit]
   | readonly ['set', number: number, ...set: ToldChargeSet]
   | readonly ['forget', what: 'limit' | 'set', number: number]
-  | readonly ['charge', slot: number, set: number, wanted: number, turn?: Turn]
+  | readonly ['charge', slot: number, set: number, wanted: number, turn?: QueueTurn]
   | readonly ['commit' | 'abandon', slot: number, isRest: boolean, units?: readonly number[]]
   | readonly ['refund' | 'leave', slot: number, isRest: boolean]
   | readonly ['feedback', set: number, chargedAt: number, feedback: UpstreamFeedback]

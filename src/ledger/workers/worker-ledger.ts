@@ -6,7 +6,7 @@ import {
   type Ledger,
   type LimitUsage,
   StoreUnavailableError,
-  type Turn,
+  type QueueTurn,
   uncounted,
   type UpstreamFeedback,
 } from '../ledger.ts'
@@ -86,7 +86,7 @@ export class WorkerLedger implements Ledger {
     return this.#state.problem ?? undefined
   }
 
-  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+  charge(chargeSet: ChargeSet, wanted: number, turn?: QueueTurn): Grant | Promise<Grant> {
     const now = this.#clock.now()
     if (chargeSet.limits.length === 0) return uncounted(chargeSet, wanted, now, this.#pauses.until(chargeSet, now))
     const set = this.#numberOf(chargeSet)
