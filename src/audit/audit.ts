@@ -7,7 +7,7 @@
 
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import { searchFor } from '../schema/search.ts'
 import { newId } from '../records/ids.ts'
 
@@ -89,9 +89,9 @@ export function auditTrail(store: AuditStore, clock: Clock, logger: Logger) {
       const found: AuditEntry[] = []
       const wanted = { ...filter, search: filter.search === undefined ? undefined : searchFor(filter.search) }
       let skipped = 0
-      const turn = new Turn()
+      const slice = new TimeSlice()
       for await (const entry of store.read()) {
-        await turn.endIfOver()
+        await slice.endIfOver()
         if (!matches(entry, wanted)) continue
         if (skipped++ < offset) continue
         if (found.push(entry) >= limit) break

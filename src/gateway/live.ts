@@ -1,6 +1,6 @@
 import type { Config } from '../schema/schema.ts'
 import type { Transport } from '../upstream/transport.ts'
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import { buildSnapshot, type Services, type Snapshot, snapshotInSteps } from './snapshot.ts'
 
 /**
@@ -37,9 +37,9 @@ export class LiveSnapshot {
   async #replace(config: Config): Promise<void> {
     const previous = this.#current
     const building = snapshotInSteps(config, this.#services, previous)
-    const turn = new Turn()
+    const slice = new TimeSlice()
     let step = building.next()
-    for (; step.done !== true; step = building.next()) await turn.endIfOver()
+    for (; step.done !== true; step = building.next()) await slice.endIfOver()
     const next = step.value
     this.#hold(next)
     this.#current = next

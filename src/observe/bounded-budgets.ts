@@ -1,6 +1,6 @@
 import { OTHER } from './bounded-labels.ts'
 import { type BudgetUse, fullerOf } from './gauges.ts'
-import { Turn } from './turn.ts'
+import { TimeSlice } from './time-slice.ts'
 
 /**
  * Returns budgets under the names that metrics show. The `most` clients with the fullest budgets keep their names,
@@ -8,7 +8,7 @@ import { Turn } from './turn.ts'
  * the name is empty.
  */
 export async function budgetsByFullness(budgets: Iterable<BudgetUse>, most: number): Promise<BudgetUse[]> {
-  const turn = new Turn()
+  const slice = new TimeSlice()
   const fullness = new Map<string, number>()
   const shown: BudgetUse[] = []
   const ofClients: BudgetUse[] = []
@@ -17,9 +17,9 @@ export async function budgetsByFullness(budgets: Iterable<BudgetUse>, most: numb
       ofClients.push(budget)
       fullness.set(budget.name, Math.max(fullness.get(budget.name) ?? 0, fullnessOf(budget)))
     } else shown.push(budget)
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
-  const named = await fullest(fullness, most, turn)
+  const named = await fullest(fullness, most, slice)
   const others = new Map<string, BudgetUse>()
   for (const budget of ofClients) {
     if (named.has(budget.name)) shown.push(budget)
@@ -28,7 +28,7 @@ export async function budgetsByFullness(budgets: Iterable<BudgetUse>, most: numb
       const other = { ...budget, name: most === 0 ? '' : OTHER }
       others.set(budget.window, known === undefined ? other : fullerOf(known, other))
     }
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return [...shown, ...others.values()]
 }
@@ -37,13 +37,13 @@ export async function budgetsByFullness(budgets: Iterable<BudgetUse>, most: numb
  * Returns the `most` names with the greatest numbers. All names are never sorted at once, because there may be very
  * many.
  */
-async function fullest(numbers: ReadonlyMap<string, number>, most: number, turn: Turn): Promise<Set<string>> {
+async function fullest(numbers: ReadonlyMap<string, number>, most: number, slice: TimeSlice): Promise<Set<string>> {
   let kept: [string, number][] = []
   const cut = (): [string, number][] => kept.sort(([, a], [, b]) => b - a).slice(0, most)
   for (const entry of numbers) {
     kept.push(entry)
     if (kept.length >= 2 * most) kept = cut()
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return new Set(cut().map(([name]) => name))
 }

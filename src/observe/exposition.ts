@@ -1,20 +1,20 @@
 import type { Metric, Registry } from '@prometheus-io/client'
 import { ObservedGauge } from './observed-gauge.ts'
 import { Family } from './series.ts'
-import { Turn } from './turn.ts'
+import { TimeSlice } from './time-slice.ts'
 
 /**
  * The content of a registry in the OpenMetrics format, in pieces. Calls go on between two pieces, so that a large scrape
  * delays none. The lines of a series are in one piece, because its buckets, sum and count belong together.
  */
 export async function* exposition(registry: Registry): AsyncGenerator<string, void, void> {
-  const turn = new Turn()
+  const slice = new TimeSlice()
   const scrape = {}
   for (const metric of registry.getMetricsAsArray() as unknown[]) {
     const own = metric instanceof Family || metric instanceof ObservedGauge
-    for await (const piece of own ? metric.pieces(turn, scrape) : [textOf(registry, metric as LibraryMetric)]) {
+    for await (const piece of own ? metric.pieces(slice, scrape) : [textOf(registry, metric as LibraryMetric)]) {
       yield piece
-      await turn.endIfOver()
+      await slice.endIfOver()
     }
   }
   yield '# EOF\n'

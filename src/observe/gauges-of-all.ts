@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Metric } from '@prometheus-io/client'
 import { Registry } from '../packages/prometheus.ts'
 import { OPENMETRICS } from './metrics.ts'
-import { Turn } from './turn.ts'
+import { TimeSlice } from './time-slice.ts'
 import { isCount } from './worker-counts.ts'
 
 /** A gauge of one process, or a part of one, as the library gives it. */
@@ -26,7 +26,7 @@ export async function* gaugesOfAll(gauges: Iterable<GaugeValues>): AsyncGenerato
 
 /** The gauges of a registry: everything but counters and histograms. They come in parts, between which calls go on. */
 export async function* gaugesOf(registry: Registry): AsyncGenerator<GaugeValues, void, void> {
-  const turn = new Turn()
+  const slice = new TimeSlice()
   const scrape = {}
   for (const metric of registry.getMetricsAsArray() as unknown as {
     readonly type?: string
@@ -36,7 +36,7 @@ export async function* gaugesOf(registry: Registry): AsyncGenerator<GaugeValues,
     const { values, ...about } = await metric.get(scrape)
     for (let from = 0; from === 0 || from < values.length; from += VALUES_A_PART) {
       yield { ...about, values: values.slice(from, from + VALUES_A_PART) }
-      await turn.endIfOver()
+      await slice.endIfOver()
     }
   }
 }

@@ -3,7 +3,7 @@ import { budgetsByFullness } from './bounded-budgets.ts'
 import type { BoundedLabels } from './bounded-labels.ts'
 import { COMBINE, fullerOf, GAUGES, type GaugeOf, type Observed, type ObservedUsage } from './gauges.ts'
 import { type Labels, textOf } from './series.ts'
-import { Turn } from './turn.ts'
+import { TimeSlice } from './time-slice.ts'
 
 interface GaugeValue {
   readonly labels: Labels
@@ -53,13 +53,13 @@ export class ObservedGauge {
     return { name, help, type, aggregator, values: [...(await this.#values(scrape))] }
   }
 
-  /** Its text in the OpenMetrics format. A piece ends when the turn is over, or when the piece is large enough. */
-  async *pieces(turn: Turn, scrape: object): AsyncGenerator<string, void, void> {
+  /** Its text in the OpenMetrics format. A piece ends when the time slice is over, or when the piece is large enough. */
+  async *pieces(slice: TimeSlice, scrape: object): AsyncGenerator<string, void, void> {
     let text = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} gauge\n`
     for (const { labels, value } of await this.#values(scrape)) {
       const own = textOf(labels)
       text += `${this.name}${own === '' ? '' : `{${own}}`} ${value}\n`
-      if (!turn.isEnough(text)) continue
+      if (!slice.isEnough(text)) continue
       yield text
       text = ''
     }
@@ -89,13 +89,13 @@ async function valuesOf(
   bounded: BoundedLabels,
 ): Promise<Iterable<GaugeValue>> {
   const values = new Map<string, GaugeValue>()
-  const turn = new Turn()
+  const slice = new TimeSlice()
   for await (const [labels, value] of show(observed)) {
     const shown = isBounded ? labels : bounded.of(labels)
     const key = Object.values(shown).join('\n')
     const known = values.get(key)
     values.set(key, { labels: shown, value: known === undefined ? value : COMBINE[combine](known.value, value) })
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return values.values()
 }
@@ -106,7 +106,7 @@ async function valuesOf(
  */
 async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Iterable<ObservedUsage>> {
   const fullest = new Map<string, ObservedUsage>()
-  const turn = new Turn()
+  const slice = new TimeSlice()
   for (const usage of await observed.usage()) {
     const { upstream, account } = usage.labels
     const labels = { ...usage.labels, ...bounded.of({ upstream, account }) }
@@ -114,7 +114,7 @@ async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Ite
     const known = fullest.get(key)
     const labelled = { ...usage, labels }
     fullest.set(key, known === undefined ? labelled : fullerOf(known, labelled))
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return [...fullest.values()]
 }

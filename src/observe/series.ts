@@ -1,5 +1,5 @@
 import type { Metric, Registry } from '@prometheus-io/client'
-import type { Turn } from './turn.ts'
+import type { TimeSlice } from './time-slice.ts'
 
 /**
  * Counters and histograms for the request path. The client library looks up labels by their values at every
@@ -221,12 +221,12 @@ export class Family<S extends Series = Series> {
     yield { name, help, type, values }
   }
 
-  /** The text of all series in the OpenMetrics format, in pieces that each end with the turn. */
-  *pieces(turn: Turn): Generator<string> {
+  /** The text of all series in the OpenMetrics format, in pieces that each end with the time slice. */
+  *pieces(slice: TimeSlice): Generator<string> {
     let text = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} ${this.type}\n`
     for (const series of this.#series.values()) {
       text += series.write(this.name)
-      if (!turn.isEnough(text)) continue
+      if (!slice.isEnough(text)) continue
       yield text
       text = ''
     }

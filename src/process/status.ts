@@ -13,7 +13,7 @@ import {
   type QueueOccupancy,
 } from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import type { Limit } from '../ledger/limit.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
@@ -106,7 +106,7 @@ export function gatewayStatus(parts: Parts): Status {
 /** The budgets of teams, organisations and clients. Rejects while the store can't be asked. */
 async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock): Promise<BudgetRow[]> {
   const asked = new Asked<BudgetRow[]>()
-  const turn = new Turn()
+  const slice = new TimeSlice()
   for (const { kind: level, name, chargeSet } of snapshot.callers.levels()) {
     const rowOf = (usage: LimitUsage): BudgetRow => {
       const { limit, used, resetMs, isLocal } = usage
@@ -125,7 +125,7 @@ async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock): Pro
       }
     }
     await asked.add(ledger.usage(chargeSet).then((usages) => usages.map(rowOf)))
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return (await asked.all()).flat()
 }
@@ -235,7 +235,7 @@ type TimedUsage = ObservedUsage & Pick<LimitUsage, 'resetMs'> & { readonly unit:
  */
 async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]> {
   const asked = new Asked<TimedUsage[]>()
-  const turn = new Turn()
+  const slice = new TimeSlice()
   for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
     for (const { admissionPolicies } of accounts.values()) {
       const { chargeSet, shown } = admissionPolicies
@@ -261,7 +261,7 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
         }
       }
       await asked.add(ledger.usage(chargeSet).then((usages) => usages.map(named)))
-      await turn.endIfOver()
+      await slice.endIfOver()
     }
   }
   return fullestOf(await asked.all())
@@ -299,14 +299,14 @@ async function unlessAway<T>(ask: () => Promise<T>): Promise<T | undefined> {
 
 async function fullestOf(all: readonly (readonly TimedUsage[])[]): Promise<TimedUsage[]> {
   const fullest = new Map<string, TimedUsage>()
-  const turn = new Turn()
+  const slice = new TimeSlice()
   for (const usages of all) {
     for (const usage of usages) {
       const key = [...Object.values(usage.labels), usage.window].join('\n')
       const known = fullest.get(key)
       fullest.set(key, known === undefined ? usage : fullerOf(known, usage))
     }
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return [...fullest.values()]
 }

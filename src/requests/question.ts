@@ -1,4 +1,4 @@
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import type { EpochMs } from '../time/clock.ts'
 import type { ClientUse } from '../usage/recent-use.ts'
 import type { Wanted } from './history.ts'
@@ -96,7 +96,7 @@ export async function answerHere(
   },
 ): Promise<(RequestRow | RequestStory | LatelyRow)[]> {
   if (question.kind === 'lately') return lately.rows(now)
-  const turn = new Turn()
+  const slice = new TimeSlice()
   const found: (RequestRow | RequestStory)[] = []
   const isOne = question.kind === 'find'
   const most = isOne ? MOST_STORIES : question.most
@@ -104,7 +104,7 @@ export async function answerHere(
   for (const record of records(isOne ? { id: question.id } : { isTrouble: question.filter.isTrouble })) {
     if (record !== undefined && matches(record)) found.push(isOne ? storyOf(record, instance) : rowOf(record, instance))
     if (found.length >= most) break
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return found
 }

@@ -1,5 +1,5 @@
 import type { ClientDue } from '../observe/gauges.ts'
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import { costsOf } from '../queue/fair-share.ts'
 import { OTHER } from './day-row.ts'
 import type { ClientUse } from './recent-use.ts'
@@ -24,7 +24,7 @@ export function dueOf(claims: readonly Claim[]): Map<string, number> {
 export async function addUp(
   rows: Iterable<ClientUse>,
   keyOf: (row: ClientUse) => string,
-  turn = new Turn(),
+  slice = new TimeSlice(),
 ): Promise<ClientUse[]> {
   const sums = new Map<string, ClientUse>()
   for (const row of rows) {
@@ -37,19 +37,19 @@ export async function addUp(
       const sum = { used: row.used + used, hour: row.hour + hour, day: row.day + day }
       sums.set(key, { ...row, ...sum, since: Math.max(since, row.since) })
     }
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return [...sums.values()]
 }
 
 /** The part that each client is due of the quotas of each account and class, for metrics. Delays no calls. */
 export async function duesByClass(rows: Iterable<ClientUse>): Promise<ClientDue[]> {
-  const turn = new Turn()
+  const slice = new TimeSlice()
   const dues: ClientDue[] = []
-  for (const group of (await groupsOf(rows, classKey, turn)).values()) {
+  for (const group of (await groupsOf(rows, classKey, slice)).values()) {
     const { upstream, account, class: name } = group[0]!
     // The limits of a class count the same calls.
-    const claims = await addUp(group, ({ client }) => client, turn)
+    const claims = await addUp(group, ({ client }) => client, slice)
     for (const [client, due] of dueOf(claims)) dues.push({ upstream, account, class: name, client, due })
   }
   return dues
@@ -58,12 +58,12 @@ export async function duesByClass(rows: Iterable<ClientUse>): Promise<ClientDue[
 export async function groupsOf(
   rows: Iterable<ClientUse>,
   keyOf: (row: ClientUse) => string,
-  turn: Turn,
+  slice: TimeSlice,
 ): Promise<Map<string, ClientUse[]>> {
   const groups = new Map<string, ClientUse[]>()
   for (const row of rows) {
     groups.getOrInsertComputed(keyOf(row), () => []).push(row)
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return groups
 }

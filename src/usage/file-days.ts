@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { makeFolder } from '../files/owner.ts'
 import { replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
 import type { Clock } from '../time/clock.ts'
 import { forEachInTurns } from '../time/turns.ts'
@@ -159,12 +159,12 @@ async function rowsOf(path: string, day: string): Promise<DayRow[]> {
     if (error.code === 'ENOENT') return undefined
     throw error
   })
-  const turn = new Turn()
+  const slice = new TimeSlice()
   const rows: DayRow[] = []
   for (const row of text === undefined ? [] : writtenIn(text)) {
     if (!isWritten(row)) throw new Unreadable(path, Number(/^\{"version":(\d+)/.exec(text!)?.[1]))
     rows.push(rowOf(day, ...row))
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return rows
 }

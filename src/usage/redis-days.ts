@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import { OwnConnection, StoreError } from '../redis/own-connection.ts'
 import { parsedJson } from '../schema/json.ts'
 import type { StoreConfig } from '../schema/schema.ts'
@@ -75,7 +75,7 @@ export class RedisDays implements UsageDays {
 
   async read(day: string): Promise<DayRow[]> {
     const fields = await this.#redis.ask((redis) => redis.hgetall(this.#keyOf(day)))
-    const turn = new Turn()
+    const slice = new TimeSlice()
     const rows: DayRow[] = []
     for (const [name, text] of Object.entries(fields)) {
       const names = parsedJson(name)
@@ -83,7 +83,7 @@ export class RedisDays implements UsageDays {
       if (!Array.isArray(names) || !numbers.every(Number.isFinite))
         throw new StoreError(`has what is no row: remove the field ${name} of the hash ${this.#keyOf(day)} (HDEL)`)
       rows.push(rowOf(day, names as string[], numbers))
-      await turn.endIfOver()
+      await slice.endIfOver()
     }
     return rows
   }

@@ -7,7 +7,7 @@
  */
 
 import type { ClassLabels } from '../observe/series.ts'
-import { Turn } from '../observe/turn.ts'
+import { TimeSlice } from '../observe/time-slice.ts'
 import type { QueuedClient } from '../queue/admission.ts'
 import type { Clock } from '../time/clock.ts'
 import { dayOf, type DayRow, OTHER } from './day-row.ts'
@@ -89,12 +89,12 @@ export class Usage {
 
   /** What each client has used of each limit in the last day, or in its window if that is longer. Delays no calls. */
   async recent(): Promise<ClientUse[]> {
-    const turn = new Turn()
+    const slice = new TimeSlice()
     const rows: ClientUse[] = []
     for (const recent of this.#recent.values()) {
       const row = recent.row(this.since)
       if (row.day > 0 || row.used > 0) rows.push(row)
-      await turn.endIfOver()
+      await slice.endIfOver()
     }
     return rows
   }

@@ -1,5 +1,5 @@
 import type { ClassLabels } from '../../observe/series.ts'
-import { Turn } from '../../observe/turn.ts'
+import { TimeSlice } from '../../observe/time-slice.ts'
 import type { AwayInstance } from '../../requests/question.ts'
 import { addUp, dueOf, groupsOf } from '../../usage/due.ts'
 import type { ClientUse } from '../../usage/recent-use.ts'
@@ -60,10 +60,10 @@ export async function usageNow(
     quotas,
     requests.ask({ kind: 'usage' }),
   ])
-  const turn = new Turn()
-  const uses = await addUp(found as readonly ClientUse[], (row) => `${limitKey(row)}\n${row.client}`, turn)
+  const slice = new TimeSlice()
+  const uses = await addUp(found as readonly ClientUse[], (row) => `${limitKey(row)}\n${row.client}`, slice)
   const since = uses.reduce((latest, row) => Math.max(latest, row.since), started)
-  const limits = await limitsOf(quota ?? [], uses, turn)
+  const limits = await limitsOf(quota ?? [], uses, slice)
   return { limits, budgets, away, since: since === -Infinity ? undefined : since }
 }
 
@@ -72,21 +72,25 @@ async function quotasOf(status: AdminParts['status']): Promise<Quotas> {
   return { limits, budgets }
 }
 
-async function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[], turn: Turn): Promise<UsedLimit[]> {
-  const byLimit = await groupsOf(uses, limitKey, turn)
+async function limitsOf(
+  quota: readonly QuotaRow[],
+  uses: readonly ClientUse[],
+  slice: TimeSlice,
+): Promise<UsedLimit[]> {
+  const byLimit = await groupsOf(uses, limitKey, slice)
   const limits: UsedLimit[] = []
   for (const row of quota) {
     const { upstream, account, class: name, window, unit, limit, effective, used, resetMs, isLocal } = row
     const clients = clientsOf(byLimit.get(limitKey(row)) ?? [], effective, unit)
     byLimit.delete(limitKey(row))
     limits.push({ upstream, account, class: name, window, unit, limit, effective, used, resetMs, isLocal, clients })
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   for (const rows of byLimit.values()) {
     const { upstream, account, class: name, window } = rows[0]!
     const unknown = { limit: null, effective: null, used: null, resetMs: null }
     limits.push({ upstream, account, class: name, window, ...unknown, clients: clientsOf(rows, undefined) })
-    await turn.endIfOver()
+    await slice.endIfOver()
   }
   return limits.sort((a, b) => rankOf(b) - rankOf(a))
 }

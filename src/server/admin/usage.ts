@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { membershipsOf } from '../../clients/membership.ts'
 import type { Logger } from '../../observe/log.ts'
-import { Turn } from '../../observe/turn.ts'
+import { TimeSlice } from '../../observe/time-slice.ts'
 import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
 import { searchFor } from '../../schema/search.ts'
 import { DAY_MS, type DayRow, KEPT_DAYS, nextDay } from '../../usage/day-row.ts'
@@ -81,18 +81,18 @@ async function daysText(
       throw storeUnavailable(`usage can’t be read now: ${error.message}`)
     })
   const first = await next()
-  const turn = new Turn()
+  const slice = new TimeSlice()
   return (async function* () {
     let text = ''
     for (let day = first; day.done !== true; day = await next()) {
       for (const row of day.value) {
         if (isWanted(row, wanted)) text += `${isBegun || text !== '' ? ',' : '{"data":['}${shownOf(row)}`
-        if (text !== '' && turn.isEnough(text)) {
+        if (text !== '' && slice.isEnough(text)) {
           yield text
           isBegun = true
           text = ''
         }
-        await turn.endIfOver()
+        await slice.endIfOver()
       }
     }
     yield isBegun || text !== '' ? `${text}]}` : '{"data":[]}'

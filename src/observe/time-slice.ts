@@ -15,8 +15,8 @@ const PAUSE_MS = 1
  */
 const MOST_CHARACTERS = 32_768
 
-/** The time that long work may take before it lets calls go on. The work has to check it often. */
-export class Turn {
+/** The time that long work may take at once before it lets calls go on. The work has to check it often. */
+export class TimeSlice {
   #startedAt = performance.now()
 
   get isOver(): boolean {
@@ -28,7 +28,7 @@ export class Turn {
     return text.length >= MOST_CHARACTERS || this.isOver
   }
 
-  /** Lets calls go on if the turn is over, and then begins the next one. */
+  /** Lets calls go on if the slice is over, and then begins the next one. */
   async endIfOver(): Promise<void> {
     if (!this.isOver) return
     await pause(PAUSE_MS)
