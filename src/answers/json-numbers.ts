@@ -1,6 +1,6 @@
 import type { Pointer } from './pointer.ts'
 
-/** No name or number that is looked for has more bytes. Of longer ones the rest is not kept. */
+/** No name or number that is looked for has more bytes. Of a longer one only these are kept. */
 const MOST_KEPT = 128
 /** What is nested deeper is not read any more. */
 const MOST_DEPTH = 500

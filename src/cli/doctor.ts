@@ -73,7 +73,7 @@ const OTHER_PORT = { port: 0 }
 
 /**
  * The configuration with that part of the file, these others, and defaults; undefined if the file can't be read as YAML, or the part is
- * wrong. Of what it refers to, only hosts, ports and the folder are needed.
+ * wrong. Its references need not resolve, except for hosts, ports and the folder.
  */
 function rightPart(source: string, others: object, name: string): Config | undefined {
   try {

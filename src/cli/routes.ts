@@ -78,7 +78,7 @@ function read(file: string): Record<string, unknown> {
   return document
 }
 
-/** The base URL of an OpenAPI 3 document, or of one of version 2 its base path; '' if there is none. Of several servers the first counts. */
+/** The base URL of an OpenAPI 3 document, that of its first server, or the base path of a version 2 document; '' if there is none. */
 function baseOf({ servers, basePath }: Record<string, unknown>): string {
   const first: unknown = Array.isArray(servers) ? servers[0] : undefined
   const base = isObject(first) ? first['url'] : basePath

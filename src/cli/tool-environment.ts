@@ -24,7 +24,7 @@ const LOCAL = ['localhost', '127.0.0.1', '::1']
 const PASSWORD = 'changeit'
 
 interface Way {
-  /** Of the forward proxy, with the credentials of the client. */
+  /** The URL of the forward proxy, with the credentials of the client. */
   readonly proxy: URL
   /** PEM of the CA that ends TLS. */
   readonly ca: string

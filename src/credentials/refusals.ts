@@ -5,8 +5,8 @@ import type { Clock } from '../time/clock.ts'
 const FORGET_MS = 120_000
 
 /**
- * Decides whether a refused credential is a reason to fetch another one. The first refusal is. Of the refusals that follow, ever
- * fewer are. Otherwise every call that is refused for some other reason would be sent twice.
+ * Decides whether a refused credential is a reason to fetch another one. The first refusal is, and ever fewer of those that
+ * follow. Otherwise every call that is refused for some other reason would be sent twice.
  */
 export class Refusals {
   readonly #clock: Clock

@@ -25,7 +25,7 @@ export interface Leaf {
 /** The folder of a CA can't be used. The message says why, and what to do. */
 export class AuthorityError extends Error {}
 
-/** Of a CA's folder: what clients trust, and the key with the certificate that signs for hosts. */
+/** The files in a CA's folder: what clients trust, and the key with the certificate that signs for hosts. */
 const ROOT = 'ca.pem'
 const ISSUER = 'issuer.pem'
 
@@ -116,7 +116,7 @@ export async function rotateAuthority(folder: string, hosts: readonly string[]):
 }
 
 /**
- * Makes the CA in a temporary folder and renames that into place. Of several processes that start at once, all use the CA of the
+ * Makes the CA in a temporary folder and renames that into place. If several processes start at once, all use the CA of the
  * first. Its files get the owner of `old`.
  */
 async function makeIn(folder: string, hosts: readonly string[], old = folder): Promise<void> {

@@ -49,7 +49,7 @@ const LONGEST = 50
 const DAY_LENGTH = '2026-11-21'.length
 
 /**
- * When a message was sent, by its `Date`. Of several lines the first that can be read counts. Undefined if there is
+ * When a message was sent, by its `Date`. With several lines, the first that can be read counts. Undefined if there is
  * none.
  */
 export function dateOf({ date }: Fields, now: EpochMs): number | undefined {

@@ -8,7 +8,7 @@ const SECONDS = /^\d+(?:\.\d*)?$/
 
 /**
  * Milliseconds until a response asks the client to come back (RFC 9110 §10.2.3). It may say seconds, also with a
- * fraction, or a moment, by the sender's clock: a date in any form, or seconds or milliseconds since 1970. Of several the latest
+ * fraction, or a moment, by the sender's clock: a date in any form, or seconds or milliseconds since 1970. If it says several, the latest
  * counts, because a client that comes later than needed is served, too. Undefined if there is none, if none can be read, or if it
  * says "at once" or a moment that is over: servers that say so know no better, and retries at once would only add to the load.
  * `retry-after-ms`, which Azure OpenAI adds and the SDKs of OpenAI and Anthropic prefer, says the same more precisely:

@@ -43,7 +43,7 @@ export class Counter {
     this.#aheadMs = limit.kind === 'calendar' ? aheadMs : 0
   }
 
-  /** Units that count against the limit now, without what others have used. Of a calendar: in the current window. */
+  /** Units that count against the limit now, without what others have used. For a calendar: those in the current window. */
   used(now: number): number {
     this.#advance(now)
     return this.limit.kind === 'calendar' ? this.#counts[this.#current % SLOTS]! : this.#sum
@@ -155,7 +155,7 @@ export class Counter {
   }
 
   /**
-   * Milliseconds until the oldest charge leaves; 0 if nothing is charged. A call in flight may leave later than this says. Of a calendar:
+   * Milliseconds until the oldest charge leaves; 0 if nothing is charged. A call in flight may leave later than this says. For a calendar:
    * milliseconds until the next window, whatever is charged.
    */
   resetMs(now: number): number {

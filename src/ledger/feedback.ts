@@ -22,7 +22,7 @@ interface Dialect {
   readonly reset: string
   readonly policy: string
   readonly unit: string | undefined
-  /** What remains may be so much more than is said. */
+  /** By how much more may remain than the header says. */
   readonly rounding: number
 }
 
@@ -82,7 +82,7 @@ export function readFeedback(fields: Fields, now: EpochMs): readonly LimitReport
   return readNamed(fields)
 }
 
-/** What only one vendor calls so: the window of a limit is in its name, or beside it. */
+/** Reads the headers that only one vendor has. */
 function readNamed(fields: Fields): readonly LimitReport[] {
   // Shopify: of so many that a bucket holds, so many are in it: https://shopify.dev/docs/api/admin-rest/usage/rate-limits
   const calls = fields['x-shopify-shop-api-call-limit']
@@ -158,7 +158,7 @@ function resetsIn(fields: Fields, { reset }: Dialect, now: EpochMs): number[] {
   return numbersOf(field).flatMap((text) => parseReset(text, theirNow) ?? [])
 }
 
-/** What is said of several limits. Of what is said of one limit several times the most careful counts. */
+/** Reports of several limits. If several are of one limit, the most careful one counts. */
 class LimitReports {
   readonly #byLimit = new Map<string, LimitReport>()
 

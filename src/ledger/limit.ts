@@ -41,7 +41,7 @@ export interface LimitSpec {
   readonly label?: string
   /** The currency, such as `usd`, of a limit that counts money: its units are billionths of it. Otherwise undefined. */
   readonly unit?: string | undefined
-  /** Of two limits of one id, the one with the greater order holds. Default: greater than those of all limits that were made before. */
+  /** If two limits have one id, the one with the greater order holds. Default: greater than those of all limits that were made before. */
   readonly order?: number
 }
 
@@ -80,7 +80,7 @@ export function limitName(limit: Limit): string {
 export const BUCKETS = 100
 /** Slots for buckets: those of the window, and those ahead, to which calls in flight are charged. */
 export const SLOTS = 256
-/** Of a limit that has no window, a call in flight is charged so many buckets ahead at most. The slots are enough for some more. */
+/** A limit without a window charges a call in flight so many buckets ahead at most. The slots are enough for some more. */
 const MOST_AHEAD = 200
 const LEAST_CONCURRENT_BUCKET_MS = 150
 const LONGEST_RENEWAL_MS = 5_000
@@ -137,7 +137,7 @@ export function beginGeneration(generation: number): void {
 }
 
 /**
- * The order of a limit of another process. Of one generation, the limit that was heard of last holds: each process counts its orders by
+ * The order of a limit of another process. Within one generation, the limit that was heard of last holds: each process counts its orders by
  * itself, and they do not tell which of two hears first that a budget was changed.
  */
 export function orderHeard(order: number): number {

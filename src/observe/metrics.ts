@@ -210,9 +210,9 @@ export class Metrics {
 }
 
 /**
- * Collects what the library knows of the process. Of several processes of one gateway the sums are shown, and of their event loops
- * the latest: the mean would hide one that stands still, and all may wait for that. Node measures the event loop's delay as the whole time between two
- * runs of a timer; the gauges show how late the timer was. If the timer did not run since the last scrape, a gauge
+ * Collects what the library knows of the process. Where a gateway has several processes, their sums are shown. For the delay of the event
+ * loop the largest is shown: the mean would hide a process that stands still, and all may wait for it. Node measures that delay as the
+ * whole time between two runs of a timer; the gauges show how late the timer was. If the timer did not run since the last scrape, a gauge
  * keeps its value.
  */
 export function collectProcessMetrics(register: Registry): void {

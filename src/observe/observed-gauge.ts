@@ -14,7 +14,7 @@ interface GaugeValue {
  * Registers the gauges. They show nothing while `observed` returns undefined. `bounded` limits how many clients and accounts
  * their labels name. It is not applied to a gauge that is `isBounded`, whose labels are bounded already.
  *
- * Of a `scrape` only its identity matters. Gauges that are given the same object share one answer of the quota store.
+ * `scrape` is any object: gauges that are given the same one share one answer of the quota store.
  */
 export function registerGauges(registry: Registry, bounded: BoundedLabels, observed: () => Observed | undefined): void {
   const scrapes = new WeakMap<object, Observed>()

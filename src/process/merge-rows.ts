@@ -42,7 +42,7 @@ export function mergeBreakers(rows: readonly BreakerRow[]): BreakerRow[] {
   )
 }
 
-/** Each worker quarantines credentials by itself. Of the same credential, the row with the most in quarantine is shown. */
+/** Each worker quarantines credentials by itself. Where rows are about the same credential, the one with the most in quarantine is shown. */
 export function mergeCredentials(rows: readonly CredentialRow[]): CredentialRow[] {
   return mergeRows(
     rows,

@@ -21,7 +21,7 @@ export interface ConfigText {
   readonly text: string
 }
 
-/** A configuration text as given to workers. Of two texts, the one with the greater `generation` was first given later. */
+/** A configuration text as given to workers. A text with a greater `generation` was first given later. */
 export interface GivenText extends ConfigText {
   readonly generation: number
 }

@@ -85,7 +85,7 @@ function startOf(flow: Flow, cost: number, n: number): number {
   return start + left * last
 }
 
-/** How many calls of a flow start before `start`. Of two flows that start at the same time, the first in the list is served first. */
+/** How many calls of a flow start before `start`. If two flows start at the same time, the first in the list is served first. */
 function callsBefore(flow: Flow, cost: number, start: number, isFirst: boolean): number {
   const { parts, calls: all, virtualService } = flow
   // Most flows have one part. A list is not made for each: there may be thousands.

@@ -37,7 +37,7 @@ export class Peers {
    * tell.
    */
   #turns: number | undefined
-  /** Of these, those that were granted here since the demand exchange was read. */
+  /** How many of them were granted here since the demand exchange was read. */
   #own = 0
   #timer: Timer | undefined
   #exchangedAt = -Infinity

@@ -108,7 +108,7 @@ async function takeLock(lock: string): Promise<string | undefined> {
   }
 }
 
-/** Of several that find the same stale lock one moves it away, so that none removes the new lock of another. */
+/** If several find the same stale lock, only one moves it away, so that none removes the new lock of another. */
 function removeStale(lock: string, made: string): void {
   const aside = `${lock}.${randomBytes(6).toString('hex')}`
   try {

@@ -225,7 +225,7 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
     asked: asked === undefined ? null : askedStory(asked),
     limits: limits.map(limitStory),
     waits: waits ?? [],
-    // In the order of their starts, as in the trace. Of two attempts at once, the second may have ended first.
+    // In the order of their starts, as in the trace. A hedge may have ended before the first attempt.
     tries: (line.tries ?? []).toSorted((a, b) => a.startedMs - b.startedMs).map(tryStory),
     cache:
       line.cache === undefined && cacheStatus === undefined

@@ -10,7 +10,7 @@ export type BreakerState = 'closed' | 'half-open' | 'open'
 
 /**
  * The permission to send one call. What it reports counts only if the breaker has not changed its state meanwhile: a
- * call that began before an opening says nothing about the time after it. Of a probe only the first report counts.
+ * call that began before an opening says nothing about the time after it. Only the first report of a probe counts.
  * Declared with `using`, it counts as `abandoned` at the end of its scope unless it has reported before.
  */
 export interface BreakerPermit extends Disposable {

@@ -30,7 +30,7 @@ const FaultSchema = Type.Partial(
     match: Type.Partial(
       Type.Object({
         method: Type.String({ pattern: '^[A-Z-]+$', expected: 'a method in capitals, such as GET' }),
-        /** Of the path without `/gateway` and empty segments. */
+        /** How the path begins, without `/gateway` and empty segments. */
         pathPrefix: Type.String({ pattern: '^/', expected: 'a path that begins with "/"' }),
       }),
     ),

@@ -24,7 +24,7 @@ export interface SandboxOptions {
   /** 0, the default, takes a free port. */
   readonly port?: number
   readonly controlPort?: number
-  /** Of the classes given; the others have the limits of the Harness preset. */
+  /** Limits by class. A class that is left out has those of the Harness preset. */
   readonly limits?: LimitsGiven
   /** How a 429 says when to come back: `none` by default, because Harness does not say it. */
   readonly retryAfter?: Dialect

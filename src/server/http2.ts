@@ -114,7 +114,8 @@ function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number, headMs: 
     ;({ bytesRead } = session.socket)
     const isExplained = bytesRead === before || isUsed || streams.size > 0
     unexplained = isExplained ? 0 : unexplained + 1
-    // Of some frames Node tells nothing, such as the last WINDOW_UPDATE of a call. A head that does not end goes on.
+    // Node does not report some frames, such as the last WINDOW_UPDATE of a call, so one such time proves nothing. Bytes of a head that
+    // does not end keep coming.
     if (unexplained > 1) end()
     isUsed = false
   }, headMs)

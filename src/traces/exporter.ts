@@ -20,7 +20,7 @@ export interface ExportParts {
   onProblem(message: string): void
 }
 
-/** Of all calls together. More wait only if the collector is slow or away. */
+/** The most spans that wait, of all calls together. More would wait only if the collector is slow or away. */
 const MOST_WAITING = 4_096
 const IN_ONE_EXPORT = 512
 const EXPORT_EVERY_MS = 1_000

@@ -26,7 +26,7 @@ export class Delivery {
   readonly #receiver: Receiver
   readonly #counts: ReturnType<WebhookCounts['of']>
   readonly #queue: Message[] = []
-  /** Of what the receiver may have been told that it is firing, and not yet that it is over. */
+  /** The keys of messages that the receiver may have been told are firing, and not yet that they are over. */
   readonly #told = new Set<string>()
   #dropped = 0
   #sending: Promise<void> | undefined

@@ -13,7 +13,7 @@ export interface Message {
   readonly whatToDo: string
   /** What to check first, second and third. */
   readonly runbook: string | null
-  /** Of the latest call that shows it. */
+  /** The latest call that shows it. */
   readonly correlationId: string | null
   readonly instance: string
   readonly webhook: string

@@ -20,7 +20,7 @@ const OUTPUT = {
   reserve: { missRate: '1%', most: 32_000 },
 }
 
-/** Of each model, in each minute. */
+/** The limits of each model, in each minute. */
 const limitsOf = (requests: number, input: number, output: number): object => ({
   messages: [
     { requests, window: '60s', scope: '/model' },

@@ -14,7 +14,7 @@ const ESTIMATE = {
   },
 }
 
-/** Of 100 units of capacity, which are 100,000 tokens and 600 requests a minute, of one deployment. */
+/** The limits of one deployment with 100 units of capacity, which are 100,000 tokens and 600 requests a minute. */
 const limitsOf = (scope: string): object[] => [
   { requests: 10, window: '1s', scope },
   { requests: 600, window: '60s', scope },

@@ -3,7 +3,7 @@ import type { Preset } from './preset.ts'
 /**
  * The Cloudflare API: 1,200 requests in five minutes for each user or account token, and 200 a second from one address:
  * https://developers.cloudflare.com/fundamentals/api/reference/limits/. Whoever exceeds the first is blocked for five
- * minutes. Of GraphQL in addition at most 300 in five minutes, by
+ * minutes. GraphQL has a limit of its own, 300 in five minutes, by
  * https://developers.cloudflare.com/analytics/graphql-api/limits/; the first page says that it "varies by query cost", and is never
  * more than 320. All tokens of one user are one credential to Cloudflare but several here, so use only one of them.
  */

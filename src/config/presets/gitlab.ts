@@ -1,9 +1,9 @@
 import type { RouteEntry } from '../../routing/route-table.ts'
 import type { Preset } from './preset.ts'
 
-/** Of a user, which is a token here: use only one token of a user. */
+/** A limit of each user. Here each token counts as a user, so use only one token of a user. */
 const perUser = (requests: number, window: string): object => ({ requests, window, scope: 'credential' })
-/** The same of each route. */
+/** A limit of each user on each route. */
 const perRoute = (requests: number, window: string): object => ({ requests, window, scope: ['credential', 'route'] })
 
 const LIMITS = {

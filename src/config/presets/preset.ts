@@ -19,7 +19,7 @@ type Limits = Readonly<Record<string, readonly object[]>>
 
 /** Reads that an upstream with `cache: { routes: proposed }` caches, and how. */
 export interface CacheProposal {
-  /** Of normalized paths. */
+  /** Matches normalized paths. */
   readonly paths: RegExp
   readonly rule: CacheRule
 }

@@ -23,8 +23,8 @@ function plan(points: number, calls: number): Preset['config']['limits'] {
 }
 
 /**
- * One store of the Shopify Admin API: set `url` to it. Limits apply to an app in a store, which is a token. Of the pages, as of
- * 2026-11: https://shopify.dev/docs/apps/build/apis/graphql-admin/rate-limits has the points a second of each plan, and
+ * One store of the Shopify Admin API: set `url` to it. Limits apply to an app in a store, which is a token. As of
+ * 2026-11, https://shopify.dev/docs/apps/build/apis/graphql-admin/rate-limits has the points a second of each plan, and
  * https://shopify.dev/docs/api/admin-rest/usage/rate-limits the calls. `limitSet` chooses the plan.
  *
  * Both are leaky buckets, of size B and with a leak of r a second. Kept here is B in any B / r seconds. That is never looser: of what is

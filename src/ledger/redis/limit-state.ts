@@ -15,7 +15,7 @@ export class LimitState implements CountedLimit {
   readonly #isOffline: () => boolean
   /** The calls of this gateway alone. */
   own: Counter
-  /** Of a calendar limit: the recent calls by when they were charged, for as long as RECENT_MS says. */
+  /** For a calendar limit: the calls of the last RECENT_MS, by when they were charged. */
   #recent: Counter[] = []
   /**
    * What of own calls Redis has not been told, or has forgotten. While offline, each change to a call is made here as in `own`,

@@ -5,13 +5,13 @@ export interface Cause {
   readonly severity: 'failing' | 'warning'
   readonly what: string
   readonly todo: string
-  /** Of which webhooks tell, if they do. */
+  /** The event by which webhooks tell of it; undefined if they do not. */
   readonly event?: WebhookEvent | undefined
   /** Whom it is about, in words that stay the same while it lasts. */
   readonly about: string
   /** The alert for it, which the runbook has. */
   readonly alert?: string
-  /** Of the latest call that shows it. */
+  /** The latest call that shows it. */
   readonly correlationId?: string
 }
 

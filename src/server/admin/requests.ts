@@ -29,7 +29,7 @@ export function requestRoutes(
   })
 }
 
-/** Reads the query of a list of requests. Of `most` calls the first `offset` belong to earlier pages. */
+/** Reads the query of a list of requests. It asks for `most` calls, of which the first `offset` belong to earlier pages. */
 export function readRequestList(
   query: Record<string, unknown>,
   clock: Clock,
