@@ -2,16 +2,67 @@ import { AdaptiveConcurrency, type ConcurrencyBounds } from './adaptive-concurre
 import type { Full, QueuedClient } from './admission.ts'
 import type { QueuedCall } from './queued-call.ts'
 
-/** How many calls may wait in a class, an account or the process, and how many do. */
+/** The calls of one client that wait in one queue. */
+interface Waiting {
+  readonly waiting: number
+  readonly lastWaiting: QueuedCall | undefined
+}
+
+/** The calls that wait in one queue. */
+interface WaitingCalls {
+  readonly waiting: number
+  readonly byClient: ReadonlyMap<string, Waiting>
+}
+
+/** How many calls may wait in a class, an account or the process, and which do. */
 export class QueueCapacity {
   most: number
   /** What the calls have in common, such as `read calls of harness/prod`. */
   readonly of: string
   waiting = 0
+  /** Each queue in which anybody waits. */
+  readonly #queues = new Set<WaitingCalls>()
+  readonly #byClient = new Map<string, { client: QueuedClient; waiting: number }>()
 
   constructor(most: number, of: string) {
     this.most = most
     this.of = of
+  }
+
+  waitingOf(client: string): number {
+    return this.#byClient.get(client)?.waiting ?? 0
+  }
+
+  /** A call of the client begins to wait in the queue (1) or does not wait any more (-1). */
+  wait(client: QueuedClient, queue: WaitingCalls, change: 1 | -1): void {
+    this.waiting += change
+    if (change > 0) this.#queues.add(queue)
+    else if (queue.waiting === 0) this.#queues.delete(queue)
+    const known = this.#byClient.getOrInsertComputed(client.name, () => ({ client, waiting: 0 }))
+    if (change > 0) known.client = client // a reload may have changed its weight
+    known.waiting += change
+    if (known.waiting === 0) this.#byClient.delete(client.name)
+  }
+
+  /** The last call of the client that has the most calls for its weight; undefined if this client would, with one more. */
+  lastOfNoisier(client: QueuedClient): QueuedCall | undefined {
+    let noisiest = (this.waitingOf(client.name) + 1) / client.weight
+    let name: string | undefined
+    for (const { client: other, waiting } of this.#byClient.values()) {
+      const noise = waiting / other.weight
+      if (noise > noisiest) [name, noisiest] = [other.name, noise]
+    }
+    return name === undefined ? undefined : this.#lastOf(name)
+  }
+
+  /** The last call of a client in the queue in which it has most. */
+  #lastOf(name: string): QueuedCall | undefined {
+    let most: Waiting | undefined
+    for (const { byClient } of this.#queues) {
+      const one = byClient.get(name)
+      if (one !== undefined && one.waiting > (most?.waiting ?? 0)) most = one
+    }
+    return most?.lastWaiting
   }
 }
 
@@ -24,21 +75,12 @@ interface CapacityOptions {
   readonly mostPerClient?: number | undefined
 }
 
-/** The calls of one client that wait in one queue. */
-interface Waiting {
-  readonly waiting: number
-  readonly lastWaiting: QueuedCall | undefined
-}
-
 /** What the admission queues of one account and class share: how many calls may wait, and how many may be in flight. */
 export class ClassCapacity {
   /** The capacity of the class, then of its account, then of the process. */
   readonly #capacities: readonly QueueCapacity[]
   #concurrency: number | AdaptiveConcurrency
   mostPerClient: number
-  /** Each queue in which anybody waits, by client. */
-  readonly queues = new Set<ReadonlyMap<string, Waiting>>()
-  readonly #byClient = new Map<string, { client: QueuedClient; waiting: number }>()
   inFlight = 0
   /** The queues in which calls wait for a call in flight to end. Each is called once when that happens. */
   #blocked = new Set<() => void>()
@@ -55,40 +97,20 @@ export class ClassCapacity {
 
   /**
    * Returns undefined if one more call of the client may wait, else what is full. `outdone` is a call that must leave to make room: the
-   * last call of the client that has the most calls waiting for its weight. So one noisy client can't keep the others out. Without
-   * `outdone` the new call may not wait.
+   * last call of the client that has the most calls waiting for its weight, in any class if it is the account or the process that is
+   * full. So one noisy client can't keep the others out. Without `outdone` the new call may not wait.
    */
   fullFor(client: QueuedClient): { full: Full; outdone?: QueuedCall | undefined } | undefined {
-    const own = this.#byClient.get(client.name)?.waiting ?? 0
-    if (own >= this.mostPerClient) return { full: { most: this.mostPerClient, of: `calls of ${client.name}` } }
+    const [ofClass] = this.#capacities
+    const most = this.mostPerClient
+    if (ofClass!.waitingOf(client.name) >= most) return { full: { most, of: `calls of ${client.name}` } }
     const full = this.#capacities.find(({ waiting, most }) => waiting >= most)
-    if (full === undefined) return undefined
-    let noisiest = (own + 1) / client.weight
-    let name: string | undefined
-    for (const { client: other, waiting } of this.#byClient.values()) {
-      const noise = waiting / other.weight
-      if (noise > noisiest) [name, noisiest] = [other.name, noise]
-    }
-    return { full: { most: full.most, of: full.of }, outdone: name === undefined ? undefined : this.#lastOf(name) }
+    return full && { full: { most: full.most, of: full.of }, outdone: full.lastOfNoisier(client) }
   }
 
-  /** The last call of a client in the queue in which it has most. */
-  #lastOf(name: string): QueuedCall | undefined {
-    let most: Waiting | undefined
-    for (const queue of this.queues) {
-      const one = queue.get(name)
-      if (one !== undefined && one.waiting > (most?.waiting ?? 0)) most = one
-    }
-    return most?.lastWaiting
-  }
-
-  /** A call of the client begins to wait (1) or does not wait any more (-1). */
-  wait(client: QueuedClient, change: 1 | -1): void {
-    for (const capacity of this.#capacities) capacity.waiting += change
-    const known = this.#byClient.getOrInsertComputed(client.name, () => ({ client, waiting: 0 }))
-    if (change > 0) known.client = client // a reload may have changed its weight
-    known.waiting += change
-    if (known.waiting === 0) this.#byClient.delete(client.name)
+  /** A call of the client begins to wait in the queue (1) or does not wait any more (-1). */
+  wait(client: QueuedClient, queue: WaitingCalls, change: 1 | -1): void {
+    for (const capacity of this.#capacities) capacity.wait(client, queue, change)
   }
 
   /** After a reload: those who wait and those in flight stay, even if they are more than there may be now. */

@@ -146,8 +146,7 @@ export class ClientQueues {
       queue.claims++
       return
     }
-    this.#capacity.queues.add(this.byClient)
-    this.#capacity.wait(client, 1)
+    this.#capacity.wait(client, this, 1)
     this.#arrivals.add(client.name)
   }
 
@@ -156,13 +155,17 @@ export class ClientQueues {
     const queue = this.byClient.get(name)!
     queue.remove(queuedCall)
     if (queue.size === 0) this.byClient.delete(name)
-    if (this.byClient.size === 0) this.#capacity.queues.delete(this.byClient)
     this.size--
     this.#count(queuedCall.chargeSet, -1)
     if (queuedCall.isClaim) {
       this.claims--
       queue.claims--
-    } else this.#capacity.wait(queue.client, -1)
+    } else this.#capacity.wait(queue.client, this, -1)
+  }
+
+  /** How many calls wait; a claim does not. */
+  get waiting(): number {
+    return this.size - this.claims
   }
 
   /** Whether the calls have more than one charge set. */

@@ -749,6 +749,34 @@ describe('an admission queue of several clients', () => {
     expect(capacity.waiting).toBe(4)
   })
 
+  it.each(['account', 'process'] as const)(
+    'makes room at the expense of the client that has most in all classes if the %s is full',
+    async (full) => {
+      const clock = new SimulatedClock()
+      const ledger = new MemoryLedger(clock)
+      spend(ledger, 2)
+      const [account, process] = [full === 'account' ? 4 : 100, full === 'process' ? 4 : 100]
+      const shared = [new QueueCapacity(account, 'calls of the account'), new QueueCapacity(process, 'calls')]
+      const [read, write] = ['read', 'write'].map((name) => {
+        const capacity = new ClassCapacity([new QueueCapacity(100, name), ...shared])
+        return new AdmissionQueue({ ...named, name, ledger, clock, capacity })
+      })
+      const kinds: string[] = []
+      const enter = (queue: AdmissionQueue, name: string, priority: Priority = 'normal'): void => {
+        const i = kinds.push('waits') - 1
+        const entered = queue.enter({ client: queuedClient(name), priority, chargeSet: reads, maxWaitMs: MINUTE * 9 })
+        void Promise.resolve(entered).then(({ kind }) => (kinds[i] = kind))
+      }
+      enter(read!, 'noisy', 'batch')
+      for (let i = 0; i < 3; i++) enter(read!, 'noisy')
+      for (const name of ['quiet', 'other']) enter(write!, name)
+      enter(write!, 'noisy')
+      await clock.advance(1)
+      expect(kinds).toEqual(['queue_full', 'waits', 'waits', 'queue_full', 'waits', 'waits', 'queue_full'])
+      expect(shared.map(({ waiting }) => waiting)).toEqual([4, 4])
+    },
+  )
+
   it('makes room by the weight that a client has since a reload, also when a call from before it has left', () => {
     const clock = new SimulatedClock()
     const ledger = new MemoryLedger(clock)
