@@ -150,7 +150,20 @@ export class LedgerFiles {
   /** Replaces the file of a partition. If it can't be written, throws and leaves the old file. */
   save(partition: string, limits: StoredPartition): void {
     const text = JSON.stringify({ version: VERSION, home: partition, limits })
-    replaceFile(join(this.#folder, `${encodeURIComponent(partition)}.json`), text)
+    replaceFile(this.#pathOf(partition), text)
+  }
+
+  /** Removes the file of a partition of which nothing counts any more. If it can't be removed it stays, which does no harm. */
+  remove(partition: string): void {
+    try {
+      rmSync(this.#pathOf(partition))
+    } catch {
+      // The next process tries again.
+    }
+  }
+
+  #pathOf(partition: string): string {
+    return join(this.#folder, `${encodeURIComponent(partition)}.json`)
   }
 
   /** Notes that more is charged than the files say. Throws if not even that can be done. */

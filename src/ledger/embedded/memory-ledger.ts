@@ -22,7 +22,7 @@ import type { Limit } from '../limit.ts'
 import { LimitTable, Pauses } from '../limit-table.ts'
 import { Schedule } from '../schedule.ts'
 import type { LedgerFiles, Stamp, StoredLimit, StoredPartition } from './ledger-files.ts'
-import { ALL, Tally, WALL_STEP_MS } from './tally.ts'
+import { ALL, isOver, Tally, WALL_STEP_MS } from './tally.ts'
 
 /** The share of a limit that may be charged before the partition's file is written again. */
 const RESERVE = 0.05
@@ -238,6 +238,7 @@ export class MemoryLedger implements Ledger {
     if (files === undefined) return
     try {
       this.#saveAll(files)
+      this.#removeUnused(files)
     } catch (error) {
       this.#fallBehind(error as Error)
       this.#retryTimer?.cancel()
@@ -393,6 +394,15 @@ export class MemoryLedger implements Ledger {
     // Without the mark, the next process can't tell from the folder what was taken for used up here.
     if (files.isBehind && this.#usedUpAt !== undefined) files.saveUsedUp(this.#usedUpAt)
     files.unmark()
+  }
+
+  /** Removes the files of accounts that this process did not use, such as removed ones, once nothing in them counts any more. */
+  #removeUnused(files: LedgerFiles): void {
+    const sinceMs = this.#clock.now() - this.#loadedAt
+    for (const [partition, limits] of this.#stored) {
+      const isUnused = !this.#partitions.has(partition)
+      if (isUnused && Object.values(limits).every((one) => isOver(one, this.#clock, sinceMs))) files.remove(partition)
+    }
   }
 
   #save(partition: string, now: number): void {

@@ -22,6 +22,9 @@ const NOW_ERROR_MS = 20
  */
 const WALL_ERROR_MS = 15 * 60_000
 
+/** A call in flight is charged up to a window and a half ahead, and counts for another window from then on. */
+const KEPT_WINDOWS = 3
+
 /** One limit of a partition: its counts, and what is stored of it. */
 export class Tally implements CountedLimit {
   readonly counter: Counter
@@ -129,6 +132,13 @@ export class Tally implements CountedLimit {
       uncertain: reserved,
     }
   }
+}
+
+/** Whether nothing that was stored counts any more. `sinceMs`: how long ago an earlier process can have charged anything at all. */
+export function isOver({ at, windowMs, uncertain }: StoredLimit, clock: Clock, sinceMs: number): boolean {
+  const now = clock.now()
+  const agoMs = uncertain === 0 ? elapsedSince(at, clock.boot, now, clock.wall()).leastMs : sinceMs
+  return agoMs >= KEPT_WINDOWS * windowMs
 }
 
 /** The same limit in a rolling window. */

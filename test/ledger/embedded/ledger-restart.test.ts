@@ -161,6 +161,30 @@ describe('the embedded ledger, after a restart', () => {
     expect(new MemoryLedger(clock, new LedgerFiles(dir)).charge(rolling, 1).granted).toBe(0)
   })
 
+  it('removes the file of an account that is not used any more once nothing in it counts, and not before', async () => {
+    const dir = newFolder()
+    const clock = new SimulatedClock()
+    const known = (): string[] => readdirSync(join(dir, 'quota'))
+    const run = async (ms: number, use?: ChargeSet, isClosed = true): Promise<string[]> => {
+      const files = new LedgerFiles(dir)
+      const ledger = new MemoryLedger(clock, files)
+      if (use !== undefined) spend(ledger, use, 1)
+      await clock.advance(ms)
+      if (isClosed) await ledger.close()
+      else files.unlock()
+      return known()
+    }
+    const file = ['any%2Fmain.json']
+    expect(await run(0, rolling)).toEqual(file)
+    expect(await run(20_000)).toEqual(file)
+    expect(await run(50_000)).toEqual([])
+    // After a crash, what may have been charged counts as charged at the next start.
+    expect(await run(HOUR, rolling, false)).toEqual(file)
+    await clock.advance(HOUR)
+    expect(await run(20_000)).toEqual(file)
+    expect(await run(70_000)).toEqual([])
+  })
+
   it('takes charges in a file of the release before for made just now', async () => {
     const dir = newFolder()
     new LedgerFiles(dir).save('any/main', {})
