@@ -80,7 +80,7 @@ export interface AdmissionPoliciesOptions extends RuleOptions {
 
 /**
  * What tells apart calls of a class that need different limits: the other classes that they are charged to, the groups in which they are
- * counted, and the limits that they are not charged to.
+ * counted, and the limits that they are not charged to. The order in which a route names its classes makes no difference.
  */
 function needsOf(route: Route, rules: readonly Rule[], charges: readonly { rule: Rule; group: string }[]): string {
   const needs = new Set(route.charges.filter((name) => name !== route.class).map((name) => `+${name}`))
@@ -88,7 +88,7 @@ function needsOf(route: Route, rules: readonly Rule[], charges: readonly { rule:
     const charge = charges.find((one) => one.rule === rule)
     needs.add(charge === undefined ? `-${rule.class} ${rule.label}` : charge.group)
   }
-  return [...needs].join('')
+  return [...needs].sort().join('')
 }
 
 /** The admission policies of one account. */

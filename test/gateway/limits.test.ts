@@ -32,6 +32,20 @@ describe('a call', () => {
     expect(charged(it, 'PUT', '/x')).toEqual(['all.1000 1'])
   })
 
+  it('waits in one queue with those that are charged to the same classes, in whatever order a route names them', () => {
+    const routes = [
+      { path: '/one', class: 'write', charges: ['write', 'read', 'search'] },
+      { path: '/other', class: 'write', charges: ['search', 'read', 'write'] },
+      ...ROUTES,
+    ]
+    const it = new Admissions(upstream({ search: [{ requests: 5, window: '60s' }] }, { routes }))
+    const [one, other, plain] = ['/one', '/other', '/x'].map(
+      (path) => it.send('PUT', path).target!.admissionPolicy.queue,
+    )
+    expect(other).toBe(one)
+    expect(plain).not.toBe(one)
+  })
+
   it('costs what the limit says: a number, by method, what its route says, or by its body', () => {
     const it = new Admissions(
       upstream({
