@@ -135,9 +135,7 @@ export class RetryPlan {
 
   /** Call it if the credential can't be had. Returns whether another of the pool takes its place. */
   replaceCredential(): boolean {
-    if (this.target.credential?.leaveOut?.() !== true) return false
-    this.#rank()
-    return true
+    return this.target.credential?.leaveOut?.() === true && this.#rank()
   }
 
   /** Makes the next attempt use this credential. `because` tells the log why. */
@@ -187,14 +185,16 @@ export class RetryPlan {
     return undefined
   }
 
-  #rank(): void {
+  /** Returns whether it chose a credential. It does not if the call can't be admitted with any. */
+  #rank(): boolean {
     const { account, route } = this.target
     const found = candidatesFor(account, route, this.#traits)
-    if (isFailure(found)) return
+    if (isFailure(found)) return false
     const others = found.filter(({ credential }) => credential !== this.credential?.suspect)
     const candidates = others.length > 0 ? others : found
     this.target = { ...this.target, candidates }
     this.use(candidates[0]!, '')
+    return true
   }
 
   get #traits(): Traits {
