@@ -65,6 +65,8 @@ function isSettledAtEnd({ limit }: Pick<Charge, 'limit'>): boolean {
 
 function partOf(partition: string, charges: readonly Charge[], account: string): ChargeSet {
   const limits = charges.map(({ limit }) => limit)
+  // They may be more than a function takes as arguments: an account may count each client apart.
+  const renewMs = limits.reduce((least, one) => Math.min(least, one.renewMs), Infinity)
   return {
     partition,
     account,
@@ -73,7 +75,7 @@ function partOf(partition: string, charges: readonly Charge[], account: string):
     isSettled: limits.some(({ settles }) => settles !== 'at-once'),
     parts: undefined,
     hasConcurrent: limits.some(({ kind }) => kind === 'concurrent'),
-    renewMs: Math.min(...limits.map(({ renewMs }) => renewMs)),
+    renewMs,
   }
 }
 
