@@ -162,12 +162,13 @@ export class Dispatcher {
       return isAll || forecast.isMoreFree
     } finally {
       // Grants that no call took go back: the calls left meanwhile, or an exception came before they were told.
-      for (let left = granted - admitted; left > 0 && grant.chargeSet.limits.length > 0; left--) {
+      const left = grant.chargeSet.limits.length > 0 ? granted - admitted : 0
+      for (let i = 0; i < left; i++) {
         ledger.refund(grant)
         ledger.leave(grant)
-        forecast.expectMore()
       }
       capacity.release(chosen.length - admitted)
+      if (left > 0) state.rivals.gaveBack(this)
     }
   }
 

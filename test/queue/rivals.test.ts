@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { chargeSetOf } from '../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf, type Grant, type Ledger, type Turn } from '../../src/ledger/ledger.ts'
 import { type LimitSpec, limitOf } from '../../src/ledger/limit.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
+import { Cancellation } from '../../src/time/cancellation.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const MINUTE = 60_000
@@ -53,6 +54,45 @@ async function serve(limit: LimitSpec, latencyMs: number, minutes: number, besid
 }
 
 describe('queues that wait for the same limit', () => {
+  it('are asked when quota goes back that was granted to a call of another one, which left meanwhile', async () => {
+    const clock = new SimulatedClock(10 * MINUTE)
+    const inner = new MemoryLedger(clock)
+    const chargeSet = chargeSetOf('partition', [{ limit: limitOf({ ...all, requests: 1, windowMs: MINUTE }) }])
+    const grantedTo: string[] = []
+    // As in another process: the answer takes a while.
+    const ledger: Ledger = Object.assign(Object.create(inner) as Ledger, {
+      charge: async (of: ChargeSet, wanted: number, turn?: Turn) => {
+        const grant = inner.charge(of, wanted, turn)
+        if (turn !== undefined) grantedTo.push(...turn.costs.slice(0, grant.granted).map(([client]) => client))
+        await new Promise<void>((resolve) => void clock.schedule(10, resolve))
+        return grant
+      },
+      commit: (grant: Grant) => inner.commit(grant),
+      refund: (grant: Grant) => inner.refund(grant),
+      leave: (grant: Grant) => inner.leave(grant),
+    })
+    inner.commit(inner.charge(chargeSet, 1))
+    const enter = (name: string, cancellation?: Cancellation) => {
+      const capacity = new ClassCapacity([new QueueCapacity(1_000, name)])
+      const queue = new AdmissionQueue({ ledger, clock, name, partition: 'partition', capacity })
+      const client = { name, weight: 1, share: 0, priority: 'normal' } as const
+      const entered = queue.enter({ chargeSet, maxWaitMs: 10 * MINUTE, client, priority: 'normal', cancellation })
+      const call = { admittedAt: Infinity }
+      void Promise.resolve(entered).then(({ kind }) => kind === 'admitted' && (call.admittedAt = clock.now()))
+      return call
+    }
+    const cancellation = new Cancellation()
+    enter('read', cancellation)
+    const write = enter('write')
+    while (grantedTo.length === 0) await clock.advance(1)
+    expect(grantedTo).toEqual(['read'])
+    await clock.advance(5)
+    const leftAt = clock.now()
+    cancellation.cancel()
+    await clock.advance(5 * MINUTE)
+    expect(write.admittedAt - leftAt).toBeLessThan(1_000)
+  })
+
   it('are all served, though the calls of one give back what the others do not wait for', async () => {
     const inFlight = { id: 'slots', class: 'read', requests: 100, kind: 'concurrent' } as const
     const { served, refused } = await serve({ ...all, windowMs: MINUTE }, 30, 20, [inFlight])
