@@ -13,6 +13,11 @@ export interface CountedLimit {
   renew(grant: Grant, units: number, now: number, to: number): void
 }
 
+/** When the limit charged the call of a grant that is in flight. A renewal moves the charge, but not that of a `smoothing` limit. */
+export function chargedAt(grant: Grant, { kind }: Limit): number {
+  return kind === 'smoothing' ? grant.chargedAt : grant.at
+}
+
 /**
  * The limits of one partition. This file has what both ledgers do alike: find the limits of a charge set, commit, refund, leave and
  * renew calls, and pause accounts.

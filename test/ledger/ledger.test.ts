@@ -212,6 +212,27 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
     expect((await spend(ledger, reads, 1)).granted).toBe(0)
   })
 
+  it('gives a pace back what a call was charged that was renewed before it was refunded', async () => {
+    const { clock, ledger } = setUp()
+    const pace = limitOf({ id: 'pace', class: 'read', requests: 5, windowMs: 40_000, kind: 'smoothing' })
+    const reads = chargeSet('harness/prod', limit('read', 10), pace)
+    const used = async () => (await ledger.usage(reads)).map((one) => one.used)
+    const unsent = await ledger.charge(reads, 1)
+    const { chargedAt } = unsent
+    await clock.advance(5_200)
+    expect(unsent.at).toBeGreaterThan(chargedAt)
+    await spend(ledger, reads, 1)
+    ledger.refund(unsent)
+    ledger.leave(unsent)
+    await clock.advance(100)
+    expect(await used()).toEqual([1, 1])
+    // The first call would have left the pace by then, but the second has not.
+    await clock.advance(36_000)
+    expect(await used()).toEqual([1, 1])
+    await clock.advance(5_000)
+    expect(await used()).toEqual([1, 0])
+  })
+
   it('takes a refunded charge back', async () => {
     const { clock, ledger } = setUp()
     const reads = chargeSet('harness/prod', limit('read', 1))

@@ -2,7 +2,7 @@ import type { Clock } from '../../time/clock.ts'
 import { Counter } from '../counter.ts'
 import type { Grant } from '../ledger.ts'
 import { BUCKETS, type Limit, longestWindowMs } from '../limit.ts'
-import type { CountedLimit } from '../limit-table.ts'
+import { chargedAt, type CountedLimit } from '../limit-table.ts'
 import type { Stamp, StoredLimit } from './ledger-files.ts'
 
 /**
@@ -61,7 +61,8 @@ export class Tally implements CountedLimit {
     this.record?.commit(now, at, units, laterMs)
   }
 
-  refund({ at }: Grant, units: number, now: number): void {
+  refund(grant: Grant, units: number, now: number): void {
+    const at = chargedAt(grant, this.limit)
     this.counter.refund(now, at, units)
     this.record?.refund(now, at, units)
   }

@@ -1,7 +1,7 @@
 import { Counter } from '../counter.ts'
 import type { Grant } from '../ledger.ts'
 import { BUCKETS, type Limit } from '../limit.ts'
-import type { CountedLimit } from '../limit-table.ts'
+import { chargedAt, type CountedLimit } from '../limit-table.ts'
 import { NOTED_MS } from './answers.ts'
 
 /**
@@ -109,7 +109,8 @@ export class LimitState implements CountedLimit {
     if (this.#isOffline()) this.unreplicatedCounter().commit(time, at, units, laterMs)
   }
 
-  refund({ at }: Grant, units: number, time: number): void {
+  refund(grant: Grant, units: number, time: number): void {
+    const at = chargedAt(grant, this.limit)
     this.own.refund(time, at, units)
     for (const recent of this.#recent) recent.refund(time, at, units)
     if (this.#isOffline()) this.unreplicated?.refund(time, at, units)

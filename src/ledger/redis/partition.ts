@@ -1,5 +1,6 @@
 import type { Timer } from '../../time/clock.ts'
 import type { Limit } from '../limit.ts'
+import { chargedAt } from '../limit-table.ts'
 import {
   type ChargeSet,
   chargeSetOf,
@@ -119,7 +120,27 @@ export class Partition {
   refund(grant: Grant): void {
     this.#state.refund(grant, this.#shared.clock.now())
     grant.uncommitted--
-    this.#change(grant, 'refund')
+    const { part, at } = grant
+    const isMoved = at !== grant.chargedAt && part.limits.some(({ kind }) => kind === 'smoothing')
+    if (isMoved) this.#refundEach(grant)
+    else this.#change(grant, 'refund')
+  }
+
+  /** Redis takes back charges as of one time for all limits of a change. So if they have different times, it is told of each limit. */
+  #refundEach(grant: Grant): void {
+    this.#shared.inFlight.update(grant)
+    if (this.#state.mode === 'leased') return
+    const { part } = grant
+    if (this.#outbox.hasRenewed(part)) this.send(part)
+    const time = this.#state.latestTime(this.#shared.clock.now())
+    for (const [i, limit] of part.limits.entries()) {
+      if (limit.kind === 'concurrent') continue
+      this.#outbox.addEnded(
+        unitOf(part, limit),
+        { what: 'refund', at: chargedAt(grant, limit), calls: part.units[i]! },
+        time,
+      )
+    }
   }
 
   leave(grant: Grant): void {
