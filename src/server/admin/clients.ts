@@ -41,19 +41,30 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     return [...configuredClients(config()), ...clients.all.map(managedClient)]
   }
   const find = (id: string): ShownClient => oneOf(all(), 'client', id)
-  const note = (
+  const deleted = (client: StoredClient): StoredClient => ({ ...client, keys: [], deletedAt: clock.wall() })
+  /** `undo` takes the change back if it can't be noted: an answer with an error shows no new key, and nothing else ever does. */
+  const note = async (
     { actor }: FastifyRequest,
     action: string,
     { id: target, name }: StoredClient,
     before: object | null,
     after: object | null,
-  ): Promise<void> => audit.record(actor, { action: `client.${action}`, target, name, before, after })
+    undo?: (client: StoredClient) => StoredClient,
+  ): Promise<void> => {
+    try {
+      await audit.record(actor, { action: `client.${action}`, target, name, before, after })
+    } catch (error) {
+      if (undo !== undefined) await clients.change(name, (stored) => (stored?.id === target ? undo(stored) : stored!))
+      throw error
+    }
+  }
 
   /** Changes a client as it is at that moment. Refuses if If-Match names another version of it (RFC 9110 §13.1.1). */
   const change = async (
     request: FastifyRequest<Id>,
     action: string,
     changed: (client: StoredClient) => StoredClient,
+    undo?: (client: StoredClient) => StoredClient,
   ): Promise<ShownClient> => {
     const shown = find(request.params.id)
     const { id } = shown
@@ -73,7 +84,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
       return after
     })
     const shownAfter = managedClient(after!)
-    await note(request, action, after!, managedClient(before!), action === 'delete' ? null : shownAfter)
+    await note(request, action, after!, managedClient(before!), action === 'delete' ? null : shownAfter, undo)
     return shownAfter
   }
 
@@ -104,7 +115,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
       return made
     })
     const after = managedClient(made)
-    await note(request, 'create', made, null, after)
+    await note(request, 'create', made, null, after, deleted)
     reply.code(201).header('Location', `/v1/clients/${made.id}`)
     return withTag(reply, after, (client) => (fresh === undefined ? client : { ...client, key: fresh.key }))
   })
@@ -127,8 +138,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     return withTag(reply, after)
   })
   api.delete<Id>('/clients/:id', async (request, reply) => {
-    const deletedAt = clock.wall()
-    await change(request, 'delete', (client) => ({ ...client, keys: [], deletedAt }))
+    await change(request, 'delete', deleted)
     return reply.code(204).send()
   })
   api.post<Id>('/clients/:id/archive', async (request, reply) => {
@@ -147,17 +157,22 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
   })
   api.post<Id>('/clients/:id/keys', async (request, reply) => {
     const { key, stored } = newKey(readBody(NewKeySchema, request.body), clock.wall(), [])
-    const after = await change(request, 'create_key', (client) => ({ ...client, keys: [...client.keys, stored] }))
+    const add = (client: StoredClient) => ({ ...client, keys: [...client.keys, stored] })
+    const after = await change(request, 'create_key', add, (client) => withoutKey(client, stored.id))
     return withTag(reply.code(201), after, ({ keys }) => ({ ...keys.find(({ id }) => id === stored.id), key }))
   })
   api.delete<KeyId>('/clients/:id/keys/:key', async (request, reply) => {
     const { key } = request.params
     const after = await change(request, 'revoke_key', (client) => {
       if (!client.keys.some(({ id }) => id === key)) throw notFound('key', key)
-      return { ...client, keys: client.keys.filter(({ id }) => id !== key) }
+      return withoutKey(client, key)
     })
     return withTag(reply, after)
   })
+}
+
+function withoutKey({ keys, ...client }: StoredClient, key: string): StoredClient {
+  return { ...client, keys: keys.filter(({ id }) => id !== key) }
 }
 
 function checkClientScope(scope: object, config: Config): void {

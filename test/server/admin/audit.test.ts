@@ -1,4 +1,4 @@
-import { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readFileSync, renameSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import pino from 'pino'
 import { describe, expect, it } from 'vitest'
@@ -147,6 +147,27 @@ describe('the file of the audit trail', () => {
     expect(turns.count).toBeGreaterThan(20)
     expect(await read({}, { limit: 9_999, offset: 0 })).toEqual(names.toReversed())
     expect(await read({ actor: 'odd' }, { limit: 2, offset: 1 })).toEqual([names[1_997], names[1_995]])
+  })
+
+  it('takes back a new client, and a new key, of which it can hold no entry, so that both can be made again', async () => {
+    const { dir } = stores['the embedded store']()
+    const file = join(dir, 'audit.jsonl')
+    mkdirSync(file)
+    const first = await startGateway(configWith({ dir }))
+    const make = async (gateway: { adminUrl: string }, path: string) =>
+      (await ask(gateway, 'POST', path, path === '/clients' ? { name: 'bot' } : {})).status
+    expect(await make(first, '/clients')).toBe(503)
+    expect((await ask(first, 'GET', '/clients/bot')).status).toBe(404)
+    rmdirSync(file)
+    expect(await make(first, '/clients')).toBe(201)
+    await first.stop()
+    renameSync(file, `${file}.kept`)
+    mkdirSync(file)
+    const second = await startGateway(configWith({ dir }))
+    const keysOf = async () => (await ask(second, 'GET', '/clients/bot')).json().keys
+    const before = await keysOf()
+    expect(await make(second, '/clients/bot/keys')).toBe(503)
+    expect(await keysOf()).toEqual(before)
   })
 
   it('is shipped as log lines, too', async () => {
