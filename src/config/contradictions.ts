@@ -14,8 +14,8 @@ import { checkName, didYouMean, type Path, type Problem, type Report } from './p
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import { checkListenerTls, checkTls } from './tls-problems.ts'
 import { whyNoProxy } from '../schema/proxy.ts'
-import { hasPort } from '../schema/schema-parts.ts'
 import type { Secret } from '../schema/secret.ts'
+import { whyNoWebhook } from '../schema/webhook-schema.ts'
 
 /**
  * Finds settings that exclude one another, or refer to what does not exist. Messages name keys, which are in the file.
@@ -242,9 +242,8 @@ function checkWebhooks({ webhooks, networkAccess }: Config, report: Report): voi
   for (const [name, { url, headers = {}, proxy, privateAddresses, tls }] of Object.entries(webhooks)) {
     const path = ['webhooks', name]
     const text = url.reveal()
-    const isUrl = hasPort(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).username === ''
-    if (!isUrl)
-      report([...path, 'url'], 'must be an http:// or https:// URL without user; headers may hold what proves us')
+    const fault = whyNoWebhook(text)
+    if (fault !== undefined) report([...path, 'url'], fault)
     else {
       checkPrivateAddress(path, { url: text, privateAddresses }, report)
       const blocked = networkAccess?.blocked ?? []

@@ -1,5 +1,5 @@
 import Type, { type StaticDecode } from 'typebox'
-import { duration, HEADER_NAMES, httpUrl, object, percent, secret } from './schema-parts.ts'
+import { duration, HEADER_NAMES, hasPort, httpUrl, object, percent, secret } from './schema-parts.ts'
 import { TlsSchema } from './upstream-schema.ts'
 
 /** What a webhook can be told of. */
@@ -17,6 +17,12 @@ export const WEBHOOK_EVENTS = [
   'upstream',
 ] as const
 export type WebhookEvent = (typeof WEBHOOK_EVENTS)[number]
+
+/** Why a text can not be the URL of a webhook; undefined if it can. The reason repeats nothing of the text, which may hold a secret. */
+export function whyNoWebhook(text: string): string | undefined {
+  const isUrl = hasPort(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).username === ''
+  return isUrl ? undefined : 'must be an http:// or https:// URL without user; headers may hold what proves us'
+}
 
 /** An entry of `webhooks`: a URL that is sent a message when something is wrong, and when it no longer is. */
 export const WebhookSchema = object({

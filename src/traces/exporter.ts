@@ -3,6 +3,7 @@ import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import * as resources from '@opentelemetry/resources'
 import { AlwaysOnSampler, BatchSpanProcessor, type SpanExporter, TracerProvider } from '@opentelemetry/sdk-trace'
 import { manifest } from '../manifest.ts'
+import { whyNoHeaderValue } from '../http/fields.ts'
 import type { TraceContext } from '../http/trace-context.ts'
 import type { TracesConfig } from '../schema/schema.ts'
 import type { CallSpan } from './spans.ts'
@@ -34,6 +35,7 @@ const FAILED = 1
  * span that is being made.
  */
 export function openExport({ config, instanceId, onTaken, onDropped, onProblem }: ExportParts) {
+  for (const value of Object.values(config.headers)) value.whyNot = whyNoHeaderValue
   let waiting = 0
   const exporter = new OTLPTraceExporter({
     headers: () => Promise.resolve(revealed(config)),

@@ -1,5 +1,6 @@
 import type { LookupFunction } from 'node:net'
 import { accessOf, isAccessAllowed, isAddressAllowed } from '../clients/network-access.ts'
+import { ofNewValue, whyNoHeaderValue } from '../http/fields.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
 import { manifest } from '../manifest.ts'
 import { isLocalhost } from '../net/address.ts'
@@ -7,7 +8,7 @@ import { guardedLookup } from '../net/guarded-lookup.ts'
 import { proxyOf } from '../schema/proxy.ts'
 import type { Config } from '../schema/schema.ts'
 import { tlsOptions } from '../schema/upstream-schema.ts'
-import type { WebhookConfig } from '../schema/webhook-schema.ts'
+import { type WebhookConfig, whyNoWebhook } from '../schema/webhook-schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import { Transport } from '../upstream/transport.ts'
@@ -46,13 +47,17 @@ export class Receiver {
 
   constructor(options: ReceiverOptions) {
     this.#options = options
+    const { url, headers = {} } = options.config
+    url.whyNot = (text) => ofNewValue(whyNoWebhook(text))
+    for (const value of Object.values(headers)) value.whyNot = whyNoHeaderValue
   }
 
   /** Sends a message. Never throws. Redirects are not followed: the configuration has to name the final URL. */
   async send(body: string): Promise<Outcome> {
     const { config, access, clock } = this.#options
     const text = config.url.reveal()
-    if (!URL.canParse(text)) return failed('its url is not a URL', false)
+    // It may have got its value before anybody judged it.
+    if (whyNoWebhook(text) !== undefined) return failed('its url is not a URL of HTTP', false)
     if (!isAccessAllowed(text, [accessOf({ blocked: access?.blocked ?? [] })]))
       return failed('networkAccess blocks its url', false)
     const url = new URL(text)

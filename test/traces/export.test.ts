@@ -7,6 +7,7 @@ import type { Call } from '../../src/gateway/call.ts'
 import { TraceContext } from '../../src/http/trace-context.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import type { RequestRecord } from '../../src/requests/story.ts'
+import type { TracesConfig } from '../../src/schema/schema.ts'
 import { Tracing } from '../../src/traces/tracing.ts'
 import { harnessConfig, newFolder, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
@@ -152,6 +153,12 @@ it.each([
   expect(warningsOf(checkConfig(harnessConfig('http://127.0.0.1', {}, { telemetry }), 'test'))).toEqual(warnings)
 })
 
+it('takes no new value of a header that no header can hold', async () => {
+  const headers = { 'x-key': 'right' }
+  const { config } = await startTracing('http://127.0.0.1:1', { headers })
+  expect(config()!.headers['x-key']!.whyNot('wrong\n')).toMatch(/^the new value ends with a line end/)
+})
+
 it('loads nothing of OpenTelemetry while traces are off', () => {
   const files = globSync('src/**/*.ts').map((file) => ({ file, text: readFileSync(file, 'utf8') }))
   const loading = (from: string): string[] =>
@@ -181,16 +188,18 @@ async function startTracing(endpoint: string | undefined, more: object = {}) {
   }
   const dropped = new Metrics().spansDropped.of({})
   const tracing = new Tracing({ logger: logger as never, dropped, instanceId: 'test' })
+  let config: TracesConfig | undefined
   const apply = async (to: string | undefined): Promise<void> => {
     const traces = { ...more, ...(to === undefined ? {} : { endpoint: to }) }
     const { telemetry } = checkConfig(harnessConfig('http://127.0.0.1', {}, { telemetry: { traces } }), 'test')
-    tracing.take(await tracing.open(telemetry.traces))
+    config = telemetry.traces
+    tracing.take(await tracing.open(config))
   }
   await apply(endpoint)
   onTestFinished(() => tracing.close(1))
   const ended = endedCall()
   const endCall = (): void => tracing.end(...ended, TRACE)
-  return { tracing, said, endCall, apply, lost: () => dropped.values('')[0]!.value }
+  return { tracing, said, endCall, apply, config: () => config, lost: () => dropped.values('')[0]!.value }
 }
 
 /** A call that was sent so often that its spans fill one export. */

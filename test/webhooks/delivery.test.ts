@@ -14,6 +14,8 @@ async function setUp() {
   const receiver = await startUpstream((_, response) => void answers.push(() => response.end()))
   const webhooks = { ops: { url: receiver.url } }
   const config = checkConfig(harnessConfig('http://127.0.0.1:1', {}, { webhooks }), 'test').webhooks['ops']!
+  const counts = new WebhookCounts(new Registry())
+  const failed = (): number => counts.of('ops').failed.values('')[0]!.value
   const delivery = new Delivery({
     name: 'ops',
     config,
@@ -22,7 +24,7 @@ async function setUp() {
     lookup: undefined,
     logger: pino({ level: 'silent' }),
     random: () => 0,
-    counts: new WebhookCounts(new Registry()),
+    counts,
   })
   onTestFinished(() => delivery.close())
   const seen = () =>
@@ -39,7 +41,7 @@ async function setUp() {
       answers[i]!()
     }
   }
-  return { add, seen, answers, until }
+  return { add, seen, answers, until, config, failed }
 }
 
 it('a receiver that was told of something is told that it is over, whatever waits meanwhile', async () => {
@@ -78,4 +80,20 @@ it('a receiver is not told of what came and went before it could be', async () =
   add('firing', 'last')
   await until(2)
   expect(seen()).toEqual(['firing other ', 'firing last '])
+})
+
+it('a receiver is sent nothing, and nothing else ends, while a new value of its url is no URL of HTTP', async () => {
+  const { add, seen, until, config, failed } = await setUp()
+  const { url } = config
+  const right = url.reveal()
+  for (const wrong of ['localhost:9000/hook', 'ftp://localhost/hook', 'hook']) {
+    expect(url.whyNot(wrong)).toMatch(/^the new value must be an http/)
+    url.replace(wrong)
+    add('firing', wrong)
+  }
+  await expect.poll(failed).toBe(3)
+  url.replace(right)
+  add('firing', 'x')
+  await until(1)
+  expect(seen()).toEqual(['firing x '])
 })
