@@ -24,6 +24,8 @@ const MOST_OPEN = 100
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 const HTML = 'text/html; charset=utf-8'
+const EVENTS = 'text/event-stream'
+const SIGNED_OUT = 'event: signed-out\ndata: {}\n\n'
 const HEADERS = {
   'content-security-policy': POLICY,
   'x-content-type-options': 'nosniff',
@@ -89,7 +91,10 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
       .type(HTML)
       .send(storyPage(id, stories, away, ownerOf(request)))
   })
-  app.get('/events', { onRequest: guard }, (request, reply) => {
+  app.get('/events', (request, reply) => {
+    if (tokens.length === 0) programOfThisMachine(request)
+    // The page would take a redirect for an error, and try again for ever.
+    if (!mayRead(request)) return reply.type(EVENTS).send(SIGNED_OUT)
     if (open >= MOST_OPEN) throw new AdminProblem(503, 'BUSY', 'too many live pages are open: close some')
     open++
     streamEvents(reply, { live, isSignedIn: () => mayRead(request), onEnd: () => void open-- })
@@ -150,13 +155,13 @@ function streamEvents(
 ): void {
   const { raw } = reply.hijack()
   for (const [name, value] of Object.entries(HEADERS)) raw.setHeader(name, value)
-  raw.writeHead(200, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
+  raw.writeHead(200, { 'content-type': EVENTS, 'x-accel-buffering': 'no' })
   let last = ''
   const send = async (): Promise<void> => {
     if (!isSignedIn()) {
       // A slow reader may take long to get this. Whatever is written meanwhile would be an error that nobody catches.
       clearInterval(timer)
-      raw.end('event: signed-out\ndata: {}\n\n')
+      raw.end(SIGNED_OUT)
       return
     }
     // A slow reader skips states and gets the newest one. Otherwise they would pile up in memory.

@@ -379,6 +379,14 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
     expect(opened).toHaveLength(101)
   })
 
+  it('leads to where one signs in, if the session ended while it was not connected', async () => {
+    const { gateway, tab, enter } = await setUp()
+    await enter()
+    // Whatever breaks its connection. When it connects again, it has no session.
+    await tab.eval(`fetch('/sign-out', { method: 'POST' }).then(() => connect())`)
+    await expect.poll(() => tab.eval<string>('location.href')).toBe(`${gateway.adminUrl}/sign-in`)
+  })
+
   it('is of use without scripts', async () => {
     const { tab, enter } = await setUp()
     await enter()
