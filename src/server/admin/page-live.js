@@ -1,5 +1,7 @@
 // Keeps the page up to date. Without this script the page asks again by itself, every few seconds.
 const RETRY_MS = 5_000
+/** The gateway says something every second. One that hangs, or that no network leads to, does not, and the connection stays open. */
+const SILENT_MS = 10_000
 const live = document.querySelector('#live')
 const connection = document.querySelector('#connection')
 
@@ -7,18 +9,39 @@ connect()
 
 function connect() {
   const events = new EventSource('/events')
-  events.addEventListener('state', ({ data }) => show(JSON.parse(data)))
+  let timer
+  const connectIn = (ms) => {
+    clearTimeout(timer)
+    timer = setTimeout(() => {
+      notConnected()
+      events.close()
+      connect()
+    }, ms)
+  }
+  const hear = () => {
+    connection.textContent = ''
+    connectIn(SILENT_MS)
+  }
+  connectIn(SILENT_MS)
+  events.addEventListener('state', ({ data }) => {
+    hear()
+    show(JSON.parse(data))
+  })
+  events.addEventListener('nothing-new', hear)
   events.addEventListener('signed-out', () => location.assign('/sign-in'))
   events.addEventListener('error', () => {
-    connection.textContent = 'Not connected: what is below may be old.'
+    notConnected()
     // A browser tries again by itself where the connection was lost, but not where the answer was an error, such as too many open pages.
-    if (events.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS)
+    if (events.readyState === EventSource.CLOSED) connectIn(RETRY_MS)
   })
+}
+
+function notConnected() {
+  connection.textContent = 'Not connected: what is below may be old.'
 }
 
 /** Replaces the sections that have changed, but for one in which a text is selected: it could not be copied any more. */
 function show(text) {
-  connection.textContent = ''
   const next = new DOMParser().parseFromString(text, 'text/html')
   const shown = [...live.querySelectorAll('section')]
   for (const [i, section] of [...next.querySelectorAll('section')].entries()) {

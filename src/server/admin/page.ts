@@ -26,6 +26,8 @@ const POLICY =
 const HTML = 'text/html; charset=utf-8'
 const EVENTS = 'text/event-stream'
 const SIGNED_OUT = 'event: signed-out\ndata: {}\n\n'
+/** Tells the page that the gateway is there. A browser tells nothing of a comment. */
+const NOTHING_NEW = 'event: nothing-new\ndata: {}\n\n'
 const HEADERS = {
   'content-security-policy': POLICY,
   'x-content-type-options': 'nosniff',
@@ -168,7 +170,7 @@ function streamEvents(
     if (raw.writableNeedDrain) return
     const data = await live()
     if (raw.writableEnded) return
-    raw.write(data === last ? ': nothing new\n\n' : `event: state\ndata: ${data}\n\n`)
+    raw.write(data === last ? NOTHING_NEW : `event: state\ndata: ${data}\n\n`)
     last = data
   }
   const timer = setInterval(() => void send().catch(() => undefined), EVENT_EVERY_MS)

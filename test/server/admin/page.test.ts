@@ -1,11 +1,12 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { request as httpRequest } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../../src/clients/keys.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 import { openBrowser } from '../../support/browser.ts'
 import { startRedisServer } from '../../support/find-redis.ts'
-import { harnessConfig, startGateway, startUpstream, type TestGateway } from '../../support/gateway.ts'
+import { harnessConfig, startGateway, startServer, startUpstream, type TestGateway } from '../../support/gateway.ts'
 import { call } from '../../support/http.ts'
 import { hasProgram } from '../../support/packages.ts'
 
@@ -303,8 +304,8 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
       if (!existsSync(PICTURES)) mkdirSync(PICTURES)
       writeFileSync(`${PICTURES}/${name}.png`, shown)
     }
-    const enter = async (): Promise<void> => {
-      await tab.open(gateway.adminUrl)
+    const enter = async (url = gateway.adminUrl): Promise<void> => {
+      await tab.open(url)
       await tab.eval(
         `document.querySelector('#token').value = ${JSON.stringify(TOKEN)}; document.querySelector('main form').submit()`,
       )
@@ -385,6 +386,28 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
     // Whatever breaks its connection. When it connects again, it has no session.
     await tab.eval(`fetch('/sign-out', { method: 'POST' }).then(() => connect())`)
     await expect.poll(() => tab.eval<string>('location.href')).toBe(`${gateway.adminUrl}/sign-in`)
+  })
+
+  it('says that it may be old if its gateway hangs, and no longer when that goes on', { timeout: 60_000 }, async () => {
+    const { gateway, tab, enter } = await setUp()
+    const { hostname, port } = new URL(gateway.adminUrl)
+    let isHung = false
+    const url = await startServer((asked, response) => {
+      const { url: path, method, headers } = asked
+      const passed = httpRequest({ hostname, port, path, method, headers }, (answer) => {
+        response.writeHead(answer.statusCode!, answer.headers)
+        answer.on('data', (piece) => void (isHung || response.write(piece))).on('end', () => response.end())
+      })
+      response.once('close', () => passed.destroy())
+      asked.pipe(passed.on('error', () => undefined))
+    })
+    await enter(url)
+    const connection = () => tab.eval<string>(`document.querySelector('#connection').textContent`)
+    expect(await connection()).toBe('')
+    isHung = true
+    await expect.poll(connection, { timeout: 30_000 }).toContain('may be old')
+    isHung = false
+    await expect.poll(connection, { timeout: 30_000 }).toBe('')
   })
 
   it('is of use without scripts', async () => {
