@@ -37,10 +37,7 @@ export class SharedStore {
 
   /** Answers whatever the worker asks, until it has ended. */
   serve(worker: Worker): void {
-    const send = (message: ToWorker): void => {
-      // Without this callback an error of a closed channel would end the first process.
-      worker.send(message, () => undefined)
-    }
+    const send = (message: ToWorker): boolean => worker.send(message)
     const connection = this.#service!.open((ledger: readonly Answer[]) => send({ ledger }))
     const shared = this.#sharedWith(worker.id)
     worker.on('message', ({ ledger, request }: FromWorker) => {

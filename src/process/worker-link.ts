@@ -162,7 +162,7 @@ export class WorkerLink {
     return new Promise((resolve) => {
       const timer = withinMs === Infinity ? undefined : setTimeout(() => this.#answered(number, undefined), withinMs)
       this.#open.push({ number, timer, parts: [], resolve: (answer) => resolve(answer as Answer | undefined) })
-      // Without this callback an error of a closed channel would end the first process.
+      // A closed channel brings no answer.
       this.worker.send({ ...question, number }, (error: Error | null) => {
         if (error !== null) this.#answered(number, undefined)
       })

@@ -111,7 +111,10 @@ export async function runWorkers(
   const held = new HeldBreakers()
   const fork = async (): Promise<Listening> => {
     const worker = cluster.fork()
+    // Without this listener an error of a closed channel would end the first process, and so would a worker that can't be started.
+    worker.on('error', () => undefined)
     const { pid } = worker.process
+    if (pid === undefined) throw (await once(worker.process, 'error'))[0]
     let isHung = false
     let countAt = 0
     const link = new WorkerLink(worker, {
@@ -136,9 +139,7 @@ export async function runWorkers(
     shared?.serve(worker)
     worker.on('message', ({ invalidated }: FromWorker) => {
       if (invalidated === undefined) return
-      const others = [...links].filter((other) => other !== link)
-      // Without this callback an error of a closed channel would end the first process.
-      for (const other of others) other.worker.send({ invalidated } satisfies ToWorker, () => undefined)
+      for (const other of links) if (other !== link) other.worker.send({ invalidated } satisfies ToWorker)
     })
     worker.once('exit', (code, signal) => {
       links.delete(link)
@@ -146,7 +147,7 @@ export async function runWorkers(
       void counts.end(worker.id)
       if (phase !== 'serving') return
       log.logger.error({ worker: pid, code, signal }, 'a worker died and will be replaced')
-      void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
+      replaceAfter(isHung ? 0 : REPLACE_AFTER_MS)
     })
     const given = common.inForce
     const urls = await urlsOf(worker, common.given(given))
@@ -162,11 +163,15 @@ export async function runWorkers(
   }
   const replace = async (): Promise<void> => {
     if (phase !== 'serving') return
-    await fork().catch((err: unknown) => {
+    await fork().catch((err: NodeJS.ErrnoException) => {
       // A gateway that stops ends also the workers that still start.
-      if (phase === 'serving') log.logger.error({ err }, 'no new worker')
+      if (phase !== 'serving') return
+      log.logger.error({ err }, 'no new worker')
+      // One that the system did not start does not exit either.
+      if (err.syscall?.startsWith('spawn') === true) replaceAfter(REPLACE_AFTER_MS)
     })
   }
+  const replaceAfter = (ms: number): void => void pause(ms).then(replace)
   // Workers are killed whatever ends this process. Otherwise one that hangs, or is stopped, would stay behind.
   process.on('exit', () => {
     for (const { worker } of links) worker.process.kill('SIGKILL')
@@ -302,8 +307,7 @@ export async function runWorkers(
 function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
   return new Promise((resolve, reject) => {
     worker.on('message', (message: FromWorker) => {
-      // Without this callback an error of a closed channel would end the first process.
-      if (message.begun === true) worker.send({ begin } satisfies ToWorker, () => undefined)
+      if (message.begun === true) worker.send({ begin } satisfies ToWorker)
       if (message.listening !== undefined) resolve(message.listening)
       if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
     })

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inject, onTestFinished } from 'vitest'
@@ -66,6 +66,11 @@ export class Program {
   kill(signal: NodeJS.Signals): void {
     this.child.kill(signal)
   }
+}
+
+/** The processes that a process has started (proc_pid_children(5)). */
+export function childrenOf(pid: number): number[] {
+  return (readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').match(/\d+/g) ?? []).map(Number)
 }
 
 /** Stops a process of the program where it is, as a hang would. It ends with the test, which it could not notice itself. */

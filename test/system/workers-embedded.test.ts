@@ -1,13 +1,18 @@
+import { writeFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
+import { connect } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, inject, it, onTestFinished } from 'vitest'
+import { stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
 import { ADMIN_TOKEN, ask } from '../support/admin.ts'
+import { freePort } from '../support/find-redis.ts'
 import { newFolder, type Seen, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { oneDay } from '../support/one-day.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
-import { startProcess } from '../support/process.ts'
+import { childrenOf, freeze, Program, startProcess } from '../support/process.ts'
 import { worstCount } from '../support/worst-count.ts'
 
 const WINDOW_MS = 1_000
@@ -196,4 +201,47 @@ it('keeps what was charged when the first process is killed, and reloads and dra
   again.kill('SIGTERM')
   expect(statuses(await running)).toEqual({ 200: AT_ONCE })
   expect(await again.ended).toEqual({ code: 0, signal: null })
+})
+
+it('goes on where a worker is killed that still waits to hear of a wrong key', async () => {
+  const upstream = await countingUpstream()
+  const config = configOf(upstream.url, newFolder())
+  // While no worker lives, nobody listens: another port would be taken than before.
+  const gateway = await startProcess({ ...config, server: { port: await freePort(), workers: 2 } })
+  const pid = gateway.child.pid!
+  const guess = (key: string) => call(gateway.url, '/x/money', as(key)).catch(() => undefined)
+  const guesses = (of: string) => Promise.all([1, 2, 3, 4, 5, 6].map((i) => guess(of + i)))
+  // Workers then have loaded what they need for more.
+  await guesses('early')
+  freeze(pid)
+  const late = guesses('late')
+  // The first process has not read what the workers ask it by then.
+  await pause(300)
+  for (const worker of childrenOf(pid)) process.kill(worker, 'SIGKILL')
+  await late
+  process.kill(pid, 'SIGCONT')
+  await gateway.line(/will be replaced/)
+  await expect.poll(async () => (await call(gateway.adminUrl, '/readyz')).json()).toEqual({ status: 'ready' })
+  expect((await call(gateway.url, '/x/money', as('one'))).status).toBe(200)
+})
+
+it('goes on where the system can not start another worker, and starts one once it can', async () => {
+  const upstream = await countingUpstream()
+  const cwd = newFolder()
+  writeFileSync(join(cwd, 'sluice.yaml'), stringify(configOf(upstream.url, cwd)))
+  const command = ['sh', '-c', 'ulimit -n 64 && exec "$@"', 'sh', process.execPath, inject('program')]
+  const gateway = new Program(['start'], { cwd, command })
+  const { url, admin } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string; admin: string }
+  const sockets = Array.from({ length: 64 }, () =>
+    connect(Number(new URL(admin).port), '127.0.0.1').on('error', () => undefined),
+  )
+  await pause(300)
+  process.kill(childrenOf(gateway.child.pid!)[0]!, 'SIGKILL')
+  expect(await gateway.line(/"msg":"no new worker"/)).toContain('EMFILE')
+  expect((await call(url, '/x/money', as('one'))).status).toBe(200)
+  for (const socket of sockets) socket.destroy()
+  await expect.poll(() => childrenOf(gateway.child.pid!).length).toBe(2)
+  await expect.poll(async () => (await call(admin, '/readyz')).json()).toEqual({ status: 'ready' })
+  gateway.kill('SIGTERM')
+  expect(await gateway.ended).toEqual({ code: 0, signal: null })
 })

@@ -11,7 +11,7 @@ import { call, RawClient } from '../support/http.ts'
 import { freePort } from '../support/find-redis.ts'
 import { hasPrometheus } from '../support/find-prometheus.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
-import { freeze, Program, startProcess } from '../support/process.ts'
+import { childrenOf, freeze, Program, startProcess } from '../support/process.ts'
 import { PrometheusServer } from '../deploy/prometheus-server.ts'
 
 const READ = '/harness/ng/api/projects'
@@ -29,11 +29,6 @@ function workersConfig(url: string, upstream: object = {}): object {
       commandTimeout: '2s',
     },
   }
-}
-
-/** The processes that a process has started (proc_pid_children(5)). */
-function childrenOf(pid: number): number[] {
-  return (readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').match(/\d+/g) ?? []).map(Number)
 }
 
 /** Whether a process has a TCP port open (proc_net(5), proc_pid_fd(5)). */
