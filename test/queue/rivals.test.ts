@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { type ChargeSet, chargeSetOf, type Grant, type Ledger, type Turn } from '../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf, type Grant, type Ledger, type QueueTurn } from '../../src/ledger/ledger.ts'
 import { type LimitSpec, limitOf } from '../../src/ledger/limit.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
@@ -61,7 +61,7 @@ describe('queues that wait for the same limit', () => {
     const grantedTo: string[] = []
     // As in another process: the answer takes a while.
     const ledger: Ledger = Object.assign(Object.create(inner) as Ledger, {
-      charge: async (of: ChargeSet, wanted: number, turn?: Turn) => {
+      charge: async (of: ChargeSet, wanted: number, turn?: QueueTurn) => {
         const grant = inner.charge(of, wanted, turn)
         if (turn !== undefined) grantedTo.push(...turn.costs.slice(0, grant.granted).map(([client]) => client))
         await new Promise<void>((resolve) => void clock.schedule(10, resolve))
