@@ -18,12 +18,21 @@ export interface GuessGuardOptions {
    * The Redis in which all instances count together. The first wrong key opens the connection. Without Redis each instance counts
    * alone.
    */
-  readonly redis?: { connect(): Redis | Cluster; readonly prefix: string }
+  readonly redis?: {
+    connect(): Redis | Cluster
+    readonly prefix: string
+    /** Why Redis can't be used, as one clause. */
+    troubleOf(error: unknown): string
+  }
   /** Whether this is one of several processes. Without Redis they count in the first one. */
   readonly isWorker?: boolean
 }
 
-type Limiter = Limiters.RateLimiterMemory | Limiters.RateLimiterRedis | Limiters.RateLimiterCluster
+interface Limiter {
+  /** Counts in Redis, over all instances; undefined without Redis. */
+  readonly shared: Limiters.RateLimiterRedis | undefined
+  readonly own: Limiters.RateLimiterMemory | Limiters.RateLimiterCluster
+}
 
 /** How many wrong keys, and how many blocked addresses, are remembered. The least recently used are forgotten first. */
 const MOST_KEPT = 10_000
@@ -44,6 +53,8 @@ export class GuessGuard {
   readonly #known = new LRUCache<string, number>(BOUND)
   #limiters: Record<'perAddress' | 'overall', Limiter> | undefined
   #redis: Redis | Cluster | undefined
+  /** What Redis refused last, until it counts again. */
+  #trouble: string | undefined
 
   constructor(options: GuessGuardOptions) {
     this.#options = options
@@ -76,7 +87,7 @@ export class GuessGuard {
 
   async #consume(limiter: Limiter, group: string): Promise<void> {
     try {
-      await limiter.consume(group)
+      await this.#consumeAt(limiter, group)
     } catch (error) {
       const { clock, logger, what, redis, isWorker = false } = this.#options
       // The first process, in which workers count, hangs: this key is not counted.
@@ -92,6 +103,26 @@ export class GuessGuard {
     }
   }
 
+  /** In Redis; alone while it can't count. */
+  async #consumeAt({ shared, own }: Limiter, group: string): Promise<unknown> {
+    if (shared === undefined) return own.consume(group)
+    const { logger, what, redis } = this.#options
+    try {
+      const counted = await shared.consume(group)
+      this.#trouble = undefined
+      return counted
+    } catch (error) {
+      if (!(error instanceof Error)) throw error
+      const trouble = redis!.troubleOf(error)
+      // That it is away is told by those who always use it; and the first keys come before this connection is made.
+      if (trouble.startsWith('refuses') && trouble !== this.#trouble) {
+        this.#trouble = trouble
+        logger.warn({ problem: `Redis ${trouble}` }, `wrong ${what} are counted by this gateway alone`)
+      }
+      return own.consume(group)
+    }
+  }
+
   #open(): Record<'perAddress' | 'overall', Limiter> {
     // Loaded with the first wrong key, because most gateways never see one.
     const library = createRequire(import.meta.url)('rate-limiter-flexible') as typeof Limiters
@@ -99,16 +130,11 @@ export class GuessGuard {
     this.#redis = redis?.connect()
     const limiterFor = (points: number, sort: string): Limiter => {
       const common = { points, duration: limits.window / 1_000, keyPrefix: `guess:${what}:${sort}` }
-      if (redis === undefined && isWorker) return new library.RateLimiterCluster(common)
+      if (redis === undefined && isWorker) return { shared: undefined, own: new library.RateLimiterCluster(common) }
       const own = new library.RateLimiterMemory(common)
-      if (redis === undefined) return own
-      return new library.RateLimiterRedis({
-        ...common,
-        keyPrefix: `${redis.prefix}:${common.keyPrefix}`,
-        storeClient: this.#redis,
-        rejectIfRedisNotReady: true,
-        insuranceLimiter: own,
-      })
+      const keyPrefix = `${redis?.prefix}:${common.keyPrefix}`
+      const shared = { ...common, keyPrefix, storeClient: this.#redis, rejectIfRedisNotReady: true }
+      return { shared: redis && new library.RateLimiterRedis(shared), own }
     }
     return { perAddress: limiterFor(limits.perAddress, 'address'), overall: limiterFor(limits.overall, 'all') }
   }

@@ -8,6 +8,7 @@ import { ManagedClients, type StoredClient } from '../clients/managed.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Logger } from '../observe/log.ts'
 import { connectRedis } from '../redis/connection.ts'
+import { troubleOf } from '../redis/trouble.ts'
 import { FileRecords } from '../records/file-records.ts'
 import { Losses } from '../records/losses.ts'
 import type { Records } from '../records/records.ts'
@@ -64,7 +65,9 @@ export function openAudit(store: StoreConfig, { clock, logger }: { clock: Clock;
 
 /** The Redis in which instances count wrong keys together; nothing for an embedded store. */
 export function sharedBy(store: StoreConfig): Pick<GuessGuardOptions, 'redis'> {
-  return store.kind === 'redis' ? { redis: { connect: () => connectRedis(store), prefix: store.prefix } } : {}
+  return store.kind === 'redis'
+    ? { redis: { connect: () => connectRedis(store), prefix: store.prefix, troubleOf } }
+    : {}
 }
 
 function recordsOf<Item>(store: StoreConfig, sort: 'clients' | 'presets', clock: Clock, losses: Losses): Records<Item> {

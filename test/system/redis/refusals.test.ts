@@ -12,6 +12,7 @@ import { RedisRecords } from '../../../src/records/redis-records.ts'
 import { RequestPeers } from '../../../src/requests/peers.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
 import { harnessConfig, startGateway } from '../../support/gateway.ts'
+import { call } from '../../support/http.ts'
 import { storeOf } from '../../support/ledger-load.ts'
 import { describeTopology, type RedisServer, startStandalone, until } from '../../support/redis-topologies.ts'
 import { startProcess } from '../../support/process.ts'
@@ -201,6 +202,26 @@ describeTopology('a Redis that refuses', () => {
     expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(503)
     await redis.client.acl('SETUSER', 'default', '+publish')
     expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(201)
+  })
+
+  it('to count wrong keys is told of once, and the gateway counts alone', async () => {
+    const redis = await start()
+    await redis.client.acl('SETUSER', 'default', '-incrby')
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${redis.port}`, commandTimeout: '2s' }
+    const server = { port: 0, wrongKeys: { perAddress: 5, window: '1h' } }
+    const gateway = await startProcess(harnessConfig('http://127.0.0.1:1', {}, { store, server, clients: {} }))
+    let tried = 0
+    const attempt = async () =>
+      (await call(gateway.url, '/harness/x', { headers: { 'x-sluice-key': `wrong-${tried++}` } })).status
+    expect(await attempt()).toBe(401)
+    // The first one opens the connection.
+    await pause(500)
+    for (let i = 0; i < 4; i++) expect(await attempt()).toBe(401)
+    expect(await attempt()).toBe(429)
+    const told =
+      /Redis refuses \(.*script.*\): its ACL .*docs\/guarantees\.md.*wrong keys are counted by this gateway alone/
+    expect(await gateway.line(/counted by this gateway alone/)).toMatch(told)
+    expect(gateway.stdout.match(/counted by this gateway alone/g)).toHaveLength(1)
   })
 
   it.each<[string, string, string]>([

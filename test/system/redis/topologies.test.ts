@@ -8,6 +8,7 @@ import type { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
 import { GuessGuard } from '../../../src/clients/guess-guard.ts'
 import { connectedInTime, connectRedis } from '../../../src/redis/connection.ts'
 import { OwnConnection } from '../../../src/redis/own-connection.ts'
+import { troubleOf } from '../../../src/redis/trouble.ts'
 import { systemClock } from '../../../src/time/clock.ts'
 import { RedisScript } from '../../../src/ledger/redis/script.ts'
 import { pauseAwake } from '../../support/awake-clock.ts'
@@ -307,7 +308,7 @@ describeTopology('a Redis Cluster', () => {
     const guard = () => {
       const redis = connectRedis(config)
       const limits = { perAddress: 1, overall: 9, window: 60_000 }
-      const shared = { connect: () => redis, prefix: config.prefix }
+      const shared = { connect: () => redis, prefix: config.prefix, troubleOf }
       const made = new GuessGuard({ limits, what: 'keys', clock: systemClock, logger, redis: shared })
       onTestFinished(() => made.close())
       return connectedInTime(redis, systemClock).then(() => made)
