@@ -33,9 +33,16 @@ function run() {
   require(program)
 }
 
-/** On Windows `execve` throws, and Node forbids it to a process that runs with permissions. A channel to a parent would be lost. */
+/**
+ * On Windows `execve` throws, and Node forbids it to a process that runs with permissions. A channel to a parent would be lost, and so
+ * would a debugger.
+ */
 function canBecomeAnother() {
-  return process.platform !== 'win32' && !process.send && !process.permission
+  return process.platform !== 'win32' && !process.send && !process.permission && !isInspected()
+}
+
+function isInspected() {
+  return process.features.inspector && require('inspector').url() !== undefined
 }
 
 /** Whether the command line starts a gateway. Without a command it does, too. Other commands would start later, and gain nothing. */

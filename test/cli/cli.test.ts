@@ -1264,6 +1264,12 @@ describe('as a process of its own', () => {
     expect([status, stdout]).toEqual([0, expect.stringContaining('Usage: sluice start')])
   })
 
+  it('stays the process that a debugger was told of', () => {
+    const args = ['--inspect=127.0.0.1:0', join(ROOT, 'bin/sluice.cjs'), 'start', '--help']
+    const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+    expect([status, stderr.match(/Debugger listening on/g)?.length]).toEqual([0, 1])
+  })
+
   it('says in a new clone what to do first, whatever the Node', () => {
     const clone = newFolder()
     for (const file of ['bin/sluice.cjs', 'src/main.ts']) cpSync(join(ROOT, file), join(clone, file))
