@@ -148,7 +148,7 @@ export function topScreen(state: TopState, { width, height, paint }: TableOption
   const causes = height === undefined ? state.causes.map(sayCause) : shortCauses(state.causes, fit)
   const below = [
     ...part(waitingRows(state.queue), { width, cuttable: ['WAITS IN', 'CLASS', 'CLIENT'] }),
-    ...part(clientRows(state.calls), { width, cuttable: [TOP_CLIENTS] }),
+    ...part(clientRows(state.calls), { width, cuttable: [TOP_CLIENTS, TOP_OF_LATEST] }),
   ].map(fit)
   const above = [isWell ? title : paint(title, 1), ...causes.map(({ text, fullness }) => paint(text, fullness))]
   const room = height === undefined ? undefined : Math.max(3, height - above.length - below.length - 1)
@@ -205,23 +205,23 @@ function waitingRows(queue: readonly QueueRow[]): string[][] {
 }
 
 const TOP_CLIENTS = 'TOP CLIENTS (5min)'
+/** Where there may be more calls in these minutes than were read. */
+const TOP_OF_LATEST = `TOP CLIENTS (last ${MOST_CALLS} calls)`
 
 /** Who called most lately, and how that ended. */
 function clientRows(calls: readonly RequestRow[]): string[][] {
   if (calls.length === 0) return []
   const clients = [...Map.groupBy(calls, ({ client }) => client ?? 'unknown')]
   const rows = clients.toSorted(([, a], [, b]) => b.length - a.length).slice(0, MOST_CLIENTS)
-  // There may be more calls than were read.
-  const count = (own: readonly RequestRow[]): string => `${own.length}${calls.length === MOST_CALLS ? '+' : ''}`
   return [
-    [TOP_CLIENTS, 'CALLS', 'REFUSED', 'WAITED'],
+    [calls.length === MOST_CALLS ? TOP_OF_LATEST : TOP_CLIENTS, 'CALLS', 'REFUSED', 'WAITED'],
     ...rows.map(([client, own]) => [
       client,
-      count(own),
+      String(own.length),
       // Neither those whose client left nor those that broke off were refused.
-      count(own.filter(({ reason }) => reason !== null)),
+      String(own.filter(({ reason }) => reason !== null).length),
       // A call that nothing held back has a waitMs, too: the moment that its charge took.
-      count(own.filter(({ heldBy, waitMs }) => heldBy !== null && waitMs > 0)),
+      String(own.filter(({ heldBy, waitMs }) => heldBy !== null && waitMs > 0).length),
     ]),
   ]
 }

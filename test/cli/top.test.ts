@@ -83,10 +83,10 @@ describe('the screen of sluice top', () => {
     expect(lines[5]).toBe('… and 5 more, see npx sluice top --once, which says what to do, too')
   })
 
-  it('marks every count of calls of which there may be more than it was told of', () => {
+  it('says of which calls it counts the clients where there may be more than it was told of', () => {
     const { calls } = full()
     const screen = topScreen({ ...full(), calls: [...calls, ...calls] }, { width: 132, paint: (text) => text })
-    expect(screen).toMatch(/\nclient-0 +30\+ +4\+ +14\+\n/)
+    expect(screen).toMatch(/\nTOP CLIENTS \(last 200 calls\) .*\nclient-0 +30 +4 +14\n/)
   })
 
   it('shows no part of which there is nothing', () => {
