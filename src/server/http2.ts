@@ -76,6 +76,9 @@ export function addHttp2(
   }
 }
 
+/** Node sets `timeout` of a stream as of a socket, but its type does not say so. */
+type Timed = http2.ServerHttp2Stream & { readonly timeout?: number }
+
 /**
  * Ends a connection after `idleMs` milliseconds without traffic, and one on which bytes come for two to three times `headMs` that make
  * no call. Calls that are under way finish first.
@@ -97,8 +100,11 @@ function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number, headMs: 
   })
   const end = (): void => {
     // `session.close` sends GOAWAY and waits until the client has taken all that was written. A client that reads nothing would
-    // keep the session open for ever. So at the next timeout it is broken off, if every response is written.
-    const isWritten = streams.all().every(({ of: { writableEnded } }) => writableEnded)
+    // keep the session open for ever. So at the next timeout it is broken off, if every response is written. A response that has a time
+    // of its own for its client to take the rest ends by that.
+    const isWritten = streams
+      .all()
+      .every(({ of: { writableEnded, timeout = 0 } }: { readonly of: Timed }) => writableEnded && timeout === 0)
     if (session.closed && isWritten) return void bareConnection(session.socket).resetAndDestroy()
     session.close()
     session.setTimeout(idleMs)

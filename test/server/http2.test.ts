@@ -57,3 +57,18 @@ it('says goodbye on a connection that is idle, and waits for the call on it', as
   expect((await stream.toArray()).join('')).toBe('whole')
   await expect.poll(connections).toBe(0)
 })
+
+it('lets a client that is idle take the end of a response for as long as the response says', async () => {
+  const { url, responses, connections } = await startServer()
+  const session = connect(url).on('error', () => undefined)
+  const stream = session.request()
+  await expect.poll(() => responses.length).toBe(1)
+  responses[0]!.writeHead(200, [])
+  // More than the client's window.
+  responses[0]!.end(Buffer.alloc(200_000))
+  responses[0]!.setTimeout(10 * IDLE_MS)
+  await once(session, 'goaway')
+  await new Promise((resolve) => void setTimeout(resolve, 3 * IDLE_MS))
+  expect(Buffer.concat(await stream.toArray())).toHaveLength(200_000)
+  await expect.poll(connections).toBe(0)
+})
