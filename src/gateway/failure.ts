@@ -80,15 +80,15 @@ export type FailureKind = keyof typeof FAILURES
 
 /** What the reader of a refusal can do about it: the words of the table in docs/refusals.md. */
 export const ADVICE_OF = {
-  invalid_request: 'read the message: what is malformed, missing or too much, or which account to name',
+  invalid_request: 'the message of the refusal says what is malformed, missing or too much, or which account to name',
   unauthenticated:
-    'send the key of a client; the message says what came instead: none, an empty one, an unknown one, keys of two clients',
+    'send the key of a client; the message of the refusal says what came instead: none, an empty one, an unknown one, keys of two clients',
   proxy_unauthenticated: 'put the key of a client into the proxy’s URL, as in HTTPS_PROXY=http://CLIENT:KEY@HOST:PORT',
   forbidden:
     'the client may not use that account, class or address: see its entry in clients; or a web page may have sent the call',
   account_mismatch: 'the call names another account than it would use: correct it, or X-Sluice-Account',
   unknown_upstream:
-    'the message says which: begin the path with the name of an upstream, send the call to the gateway itself, or ask for a path that an upstream has',
+    'begin the path with the name of an upstream, send the call to the gateway itself, or ask for a path that an upstream has; the message of the refusal says which',
   body_too_large: 'send less, or raise maxBody',
   too_many_attempts: 'the address tried more wrong keys than server.wrongKeys allows: come back after Retry-After',
   quota_exhausted: 'come back after Retry-After, or allow a longer queue.maxWait',
@@ -98,7 +98,7 @@ export const ADVICE_OF = {
   internal: 'a mistake of the gateway: the log has its stack under the correlation id',
   unreachable: 'no connection, nothing was sent: look at DNS, firewall, TLS, url, or raise connections if it says so',
   interrupted:
-    'the upstream broke the connection before it answered, or its answer is no well-formed HTTP: the message says which; a write may have been done',
+    'the upstream broke the connection before it answered, or its answer is no well-formed HTTP, as the message of the refusal says; a write may have been done',
   breaker_open: 'the upstream kept failing: look there; a probe is made after Retry-After',
   store_unavailable: 'Redis is away, the disk is full, or another ledger format runs: /readyz says which',
   credential_unavailable:
