@@ -286,6 +286,18 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     expect(pods.flatMap(({ to }) => to.map(({ podSelector }) => podSelector.matchLabels))).toEqual(expected)
   })
 
+  it.each([
+    ['{}', 3128],
+    ['{"port":8888}', 8888],
+  ])('has a port for the forward proxy where the configuration has %s', (forwardProxy, port) => {
+    const own = render(`config={"forwardProxy":${forwardProxy}}`)
+    expectValid(own)
+    const find = (kind: string) => own.find((manifest) => manifest.kind === kind)!.spec
+    expect(find('Deployment').template.spec.containers[0].ports).toContainEqual({ name: 'proxy', containerPort: port })
+    expect(find('Service').ports).toContainEqual({ name: 'proxy', port: 3128, targetPort: 'proxy' })
+    expect(find('NetworkPolicy').ingress[0].ports).toContainEqual({ port: 'proxy', protocol: 'TCP' })
+  })
+
   it('can be told to do without what a cluster does not have', () => {
     const fewer = render('autoscaling={"enabled":false}', 'replicas=4', 'networkPolicy={"enabled":false}')
     expectValid(fewer)

@@ -18,6 +18,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- dig "port" .default (index .root.Values.config .section | default dict) }}
 {{- end }}
 
+{{- /* Whether the forward proxy is on: an empty forwardProxy turns it on, and is no less than a full one. */}}
+{{- define "sluice.hasProxy" -}}
+{{- if kindIs "map" (get .Values.config "forwardProxy") }}true{{ end }}
+{{- end }}
+
 {{- /* A duration of the configuration in seconds, and 0 for a reference, whose value is not known here. */}}
 {{- define "sluice.seconds" -}}
 {{- $parts := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 }}
