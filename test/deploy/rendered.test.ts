@@ -38,7 +38,7 @@ interface Manifest {
 }
 
 interface EgressRule {
-  readonly to: readonly { readonly podSelector: { readonly matchLabels: Record<string, string> } }[]
+  readonly to: readonly { readonly podSelector?: { readonly matchLabels: Record<string, string> } }[]
   readonly ports: readonly { readonly port: number }[]
 }
 
@@ -283,7 +283,24 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     const policy = render(`networkPolicy={"redisPodLabels":${JSON.stringify(parse(labels))}}`)
     const { egress } = policy.find(({ kind }) => kind === 'NetworkPolicy')!.spec as { egress: EgressRule[] }
     const pods = egress.filter(({ ports }) => ports.some(({ port }) => port === 6379))
-    expect(pods.flatMap(({ to }) => to.map(({ podSelector }) => podSelector.matchLabels))).toEqual(expected)
+    expect(pods.flatMap(({ to }) => to.map(({ podSelector }) => podSelector?.matchLabels))).toEqual(expected)
+  })
+
+  it('lets calls go to the sentinels of Redis, by the ports that the configuration names', () => {
+    const store = { url: null, sentinels: ['a:26379', '[fd00::1]:26379', 'c:26380', '${env:SENTINEL}'], master: 'm' }
+    const policy = render(`config=${JSON.stringify({ store })}`).find(({ kind }) => kind === 'NetworkPolicy')!
+    const rules = policy.spec.egress as EgressRule[]
+    const toRedis = rules.find(({ to }) =>
+      to.some(({ podSelector }) => podSelector?.matchLabels['k8s-app'] === undefined && podSelector),
+    )
+    expect(toRedis?.ports.map(({ port }) => port)).toEqual([6379, 26379, 26380])
+  })
+
+  it('lets calls go to public addresses of IPv6, too', () => {
+    const blocks = (of('NetworkPolicy').spec.egress as { to: { ipBlock?: { cidr: string } }[] }[]).flatMap(
+      ({ to }) => to,
+    )
+    expect(blocks.flatMap(({ ipBlock }) => ipBlock?.cidr ?? [])).toEqual(['0.0.0.0/0', '::/0'])
   })
 
   it.each([
