@@ -21,7 +21,7 @@ export async function signToken(config: CredentialConfig, clock: Clock): Promise
   // Vendors limit the span from `iat` to `exp`, so a token that begins earlier must also end earlier.
   const backdatedS = Math.min(BACKDATED_S, Math.floor(lifetimeS / 2))
   const issuedAtS = Math.floor(wall / 1_000) - backdatedS
-  const alg = config.algorithm ?? algorithmOf(parsePrivateKey(config.key!.reveal()))
+  const alg = config.algorithm ?? algorithmOf(parsePrivateKey(config.key!.reveal()))!
   const jwt = new (jose().SignJWT)(claims)
     .setProtectedHeader({ alg, typ: 'JWT', ...(keyId === undefined ? {} : { kid: keyId }) })
     .setIssuedAt(issuedAtS)

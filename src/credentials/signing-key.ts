@@ -6,7 +6,7 @@ import type { Secret } from '../schema/secret.ts'
 export function importSigningKey(pem: Secret, algorithm: string | undefined): Promise<CryptoKey> {
   const key = parsePrivateKey(pem.reveal())
   const pkcs8 = key.export({ type: 'pkcs8', format: 'pem' })
-  return jose().importPKCS8(pkcs8, algorithm ?? algorithmOf(key))
+  return jose().importPKCS8(pkcs8, algorithm ?? algorithmOf(key)!)
 }
 
 /** Parses a private key. Throws an error that does not repeat the text. */
@@ -28,28 +28,33 @@ export function faultOfKey(
   pem: string,
   algorithm: string | undefined,
 ): { readonly field: 'key' | 'algorithm'; readonly message: string } | undefined {
-  let usual: string
+  let key: KeyObject
   try {
-    usual = algorithmOf(parsePrivateKey(pem))
+    key = parsePrivateKey(pem)
   } catch (error) {
     return { field: 'key', message: (error as Error).message }
   }
+  const usual = algorithmOf(key)
+  // RFC 7518 §3.3 demands so many bits, and the library signs with no fewer.
+  if (usual === undefined || key.asymmetricKeyDetails!.modulusLength! < 2_048)
+    return { field: 'key', message: SIGNING_KEYS }
   const isRsa = usual === 'RS256' && /^[RP]S/.test(algorithm ?? '')
-  const isPss = usual === 'PS256' && algorithm?.startsWith('PS') === true
-  if (algorithm === undefined || algorithm === usual || isRsa || isPss) return undefined
+  if (algorithm === undefined || algorithm === usual || isRsa) return undefined
   return { field: 'algorithm', message: `a key of this type signs with ${usual}` }
 }
 
-/** The usual algorithm of a key (RFC 7518 §3.1, RFC 8037). */
-export function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string {
-  return ALGORITHMS[asymmetricKeyDetails?.namedCurve ?? asymmetricKeyType ?? ''] ?? 'ES256'
+const SIGNING_KEYS = 'can sign no token: it must be RSA of at least 2048 bits, P-256, P-384, P-521 or Ed25519'
+
+/** The usual algorithm of a key (RFC 7518 §3.1, RFC 8037); undefined if it can sign no token. */
+export function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string | undefined {
+  return ALGORITHMS[asymmetricKeyDetails?.namedCurve ?? asymmetricKeyType ?? '']
 }
 
-/** The usual algorithm by the curve of a key, or by its type if it has no curve. Any other key uses ES256. */
+/** The usual algorithm by the curve of a key, or by its type if it has no curve. */
 const ALGORITHMS: Readonly<Record<string, string>> = {
   rsa: 'RS256',
-  'rsa-pss': 'PS256',
   ed25519: 'EdDSA',
+  prime256v1: 'ES256',
   secp384r1: 'ES384',
   secp521r1: 'ES512',
 }

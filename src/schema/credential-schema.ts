@@ -85,7 +85,7 @@ const FIELDS = {
   keyId: Type.Optional(text('The id of `key`: the kid of what it signs.')),
   algorithm: Type.Optional(
     Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'], {
-      description: 'What `key` signs with. Default: RS256, PS256, EdDSA, or what its curve needs.',
+      description: 'What `key` signs with. Default: RS256, EdDSA, or what its curve needs.',
     }),
   ),
   issuer: Type.Optional(

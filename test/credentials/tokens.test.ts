@@ -526,3 +526,15 @@ it.each([
   expect(() => checkConfig(raw, 'test')).toThrow(expected)
   expect(() => checkConfig(raw, 'test')).not.toThrow('no-key-secret')
 })
+
+it.each([
+  ['an RSA key of 1024 bits', () => generateKeyPairSync('rsa', { modulusLength: 1024 })],
+  ['an RSA key for PSS alone', () => generateKeyPairSync('rsa-pss', { modulusLength: 2048 })],
+  ['a key of a curve of Bitcoin', () => generateKeyPairSync('ec', { namedCurve: 'secp256k1' })],
+  ['a key of Ed448', () => generateKeyPairSync('ed448')],
+  ['a key that signs nothing', () => generateKeyPairSync('x25519')],
+])('%s, by which no token can be signed, is an error', (_, generate) => {
+  const key = generate().privateKey.export({ type: 'pkcs8', format: 'pem' })
+  const upstreams = { api: { url: 'http://127.0.0.1', accounts: { main: { credential: { type: 'jwt', key } } } } }
+  expect(() => checkConfig({ upstreams }, 'test')).toThrow('credential.key: can sign no token: it must be RSA')
+})
