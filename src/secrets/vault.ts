@@ -13,6 +13,8 @@ const TRIES = 3
 const FIRST_PAUSE_MS = 200
 /** The part of a token's lifetime after which it is renewed. */
 const RENEW_AFTER = 2 / 3
+/** A token is taken for one of at least so many seconds, while it can not be renewed: otherwise it would be tried ever faster. */
+const SHORTEST_S = 15
 
 interface Reply {
   readonly status: number
@@ -162,7 +164,7 @@ export class VaultSource implements SecretSource {
       if (this.#config.token === undefined) this.#token = undefined
     } catch {
       // A third of its lifetime is left for further tries.
-      this.#renewLater({ ttl: seconds / 4, renewable: true })
+      this.#renewLater({ ttl: Math.max(seconds / 4, SHORTEST_S), renewable: true })
     }
   }
 

@@ -144,6 +144,30 @@ describe('a configured token', () => {
     await expect.poll(() => session!.renewals).toBe(1)
   })
 
+  it('is renewed after an outage, in which it is tried in vain every ten seconds at the most', async () => {
+    const clock = new SimulatedClock()
+    const vault = await startVault(clock)
+    vault.ttl = 3_600
+    const token = vault.openSession()
+    const source = sourceOf(vault, clock, { ...UNSET, token })
+    await source.read(['kv/team/tickets#token'])
+    const tries = () => vault.paths.filter((path) => path.endsWith('/renew-self')).length
+    const pass = async (times: number, ms: number) => {
+      for (let i = 0; i < times; i++) {
+        await clock.advance(ms)
+        await expect.poll(() => clock.timers).toBe(1)
+      }
+    }
+    vault.isSealed = true
+    await pass(34, 100 * SECOND)
+    const before = tries()
+    await pass(50, 100)
+    expect(tries()).toBeLessThan(before + 2)
+    vault.isSealed = false
+    await clock.advance(20 * SECOND)
+    await expect.poll(() => vault.sessions.get(token)!.renewals).toBe(1)
+  })
+
   it('that is refused is replaced by what its file says by then, and renewed', async () => {
     const clock = new SimulatedClock()
     const vault = await startVault(clock)
