@@ -8,7 +8,7 @@ import type { Config, CredentialConfig, UpstreamConfig } from '../schema/schema.
 import { EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import { isScalar, type Node, type Scalar, visit } from 'yaml'
-import { joinPath, type Path, type Problem } from './problem.ts'
+import { didYouMean, joinPath, type Path, type Problem } from './problem.ts'
 import { pathOf, readYaml, type YamlText } from './yaml.ts'
 
 /** Enough time to bring a new key or certificate to all places that use the old one. */
@@ -63,7 +63,7 @@ export function warningsIn(config: Config, now = Date.now()): Problem[] {
   for (const [name, upstream] of Object.entries(config.upstreams)) {
     const path = ['upstreams', name]
     warnings.push(...cacheWarnings(path, upstream), ...costWarnings(path, upstream))
-    warnings.push(...deadRoutes(path, upstream), ...unlimitedClasses(path, upstream))
+    warnings.push(...deadRoutes(path, upstream), ...unlimitedClasses(path, upstream), ...deadClasses(path, upstream))
     // A URL is missing if it was a reference that may stay unresolved.
     if (isPlain(upstream.url)) warn([...path, 'url'], 'is http://, so its credentials travel unencrypted')
   }
@@ -129,17 +129,33 @@ function deadRoutes(of: Path, { routes }: UpstreamConfig): Problem[] {
   })
 }
 
+/** The classes of calls without a route. */
+const BY_METHOD = { read: [], write: [] }
+
 /** Warns of calls that no limit holds back where others are: those of a class that calls without a route get by their method. */
 function unlimitedClasses(of: Path, { preset, limits, routes }: UpstreamConfig): Problem[] {
   const classes = Object.keys(limits)
   const isRouted = routes.some(({ path, method }) => path === '/*' && method === undefined)
   const isLimited = Object.values(limits).some((those) => those.length > 0)
   if (preset !== undefined || isRouted || !isLimited || classes.includes(EVERY_CALL)) return []
-  return ['read', 'write']
+  return Object.keys(BY_METHOD)
     .filter((one) => !classes.includes(one))
     .map((one) => ({
       path: [...of, 'limits'],
       message: `has none for ${one}, so such calls are not held back: add it, or ${one}: [] if that is meant`,
+    }))
+}
+
+/** Warns of limits that no call is charged to, because no call is of their class. */
+function deadClasses(of: Path, { preset, limits, routes }: UpstreamConfig): Problem[] {
+  const { config, limitSets = {} } = (preset !== undefined && presets[preset]) || { config: { limits: BY_METHOD } }
+  const used = [config.limits, ...Object.values(limitSets)].flatMap(Object.keys)
+  used.push(EVERY_CALL, ...routes.flatMap((route) => [route.class, ...(route.charges ?? [])]))
+  return Object.keys(limits)
+    .filter((name) => limits[name]!.length > 0 && !used.includes(name))
+    .map((name) => ({
+      path: [...of, 'limits', name],
+      message: `does nothing: no call is of this class, as no route has it${didYouMean(name, [...new Set(used)])}`,
     }))
 }
 

@@ -34,7 +34,7 @@ describe('a configuration is warned about', () => {
 
   it.each([
     [{ limits: { read: [ONE] } }, ['write']],
-    [{ limits: { other: [ONE] } }, ['read', 'write']],
+    [{ limits: { other: [ONE] }, routes: [{ path: '/x', class: 'other' }] }, ['read', 'write']],
     [{ limits: { read: [ONE], write: [] } }, []],
     [{ limits: { read: [ONE], all: [ONE] } }, []],
     [{ limits: { read: [] } }, []],
@@ -45,6 +45,17 @@ describe('a configuration is warned about', () => {
     expect(warningsOf(checkConfig({ upstreams: { it } }, 'test'))).toEqual(
       classes.map((one) => expect.stringContaining(`upstreams.it.limits has none for ${one}, so such calls`)),
     )
+  })
+
+  it.each([
+    [{ preset: 'github', limits: { serach: [ONE], search: [ONE], all: [ONE], none: [] } }, 'serach', 'search'],
+    [{ preset: 'github', limits: { costly: [ONE] }, routes: [{ path: '/x', class: 'read', charges: ['costly'] }] }],
+    [{ preset: 'harness', limitSet: 'published', limits: { templates: [ONE] } }, 'templates', 'template'],
+    [{ limits: { raed: [ONE], read: [], write: [] } }, 'raed', 'read'],
+  ])('limits of a class that no call has: %o', (upstream, name = '', meant = '') => {
+    const it = { url: 'https://x.example', accounts: { main: { id: 'x' } }, ...upstream }
+    const warning = `upstreams.it.limits.${name} does nothing: no call is of this class, as no route has it; did you mean "${meant}"?`
+    expect(warningsOf(checkConfig({ upstreams: { it } }, 'test'))).toEqual(name === '' ? [] : [warning])
   })
 
   it('credentials that have expired, or will within a week', () => {
