@@ -91,8 +91,12 @@ export class VaultSource implements SecretSource {
     this.#renewal?.cancel()
     const isOwn = this.#config.token === undefined && this.#token !== undefined
     // A token from a log-in is of no more use to anybody.
-    if (isOwn) await this.#send('POST', 'auth/token/revoke-self').catch(() => undefined)
+    if (isOwn) await this.#revoke(this.#token)
     await this.#agent.close()
+  }
+
+  async #revoke(token: string | undefined): Promise<void> {
+    await this.#send('POST', 'auth/token/revoke-self', undefined, token).catch(() => undefined)
   }
 
   /** Reads the fields at a path, and when they expire if they do. */
@@ -116,7 +120,11 @@ export class VaultSource implements SecretSource {
     const reply = await this.#send('GET', path)
     // The token may have expired. With an AppRole, another log-in gets a new one; a configured one may have been written anew.
     if (reply.status !== 403 || this.#config.token?.reveal() === used) return reply
-    if (this.#token === used) this.#token = undefined
+    if (this.#token === used) {
+      this.#token = undefined
+      // If only the path is denied, the token is good: otherwise every read would leave one behind.
+      if (this.#config.token === undefined) await this.#revoke(used)
+    }
     await this.#logIn()
     return this.#send('GET', path)
   }
@@ -168,10 +176,10 @@ export class VaultSource implements SecretSource {
     }
   }
 
-  async #send(method: 'GET' | 'POST', path: string, body?: object): Promise<Reply> {
+  async #send(method: 'GET' | 'POST', path: string, body?: object, token = this.#token): Promise<Reply> {
     const { url, namespace } = this.#config
     const headers: Record<string, string> = { 'x-vault-request': 'true' }
-    if (this.#token !== undefined) headers['x-vault-token'] = this.#token
+    if (token !== undefined) headers['x-vault-token'] = token
     if (namespace !== undefined) headers['x-vault-namespace'] = namespace
     if (body !== undefined) headers['content-type'] = 'application/json'
     const target = `${url.replace(/\/$/, '')}/v1/${path.split('/').map(encodeURIComponent).join('/')}`

@@ -117,6 +117,21 @@ describe('the token of an AppRole', () => {
     expect((await source.read(['kv/team/tickets#token'])).get('kv/team/tickets#token')).toEqual({ text: 'one' })
   })
 
+  it('is left behind by no read of what may not be read', async () => {
+    const vault = await startVault()
+    vault.denied = 'kv/denied'
+    const source = sourceOf(vault)
+    for (let reads = 0; reads < 3; reads++) {
+      const answers = await source.read(['kv/denied#x', 'kv/team/tickets#token', 'kv/denied#y'])
+      expect([...answers.values()]).toEqual([
+        { problem: 'Vault refuses kv/denied (403)' },
+        { text: 'one' },
+        { problem: 'Vault refuses kv/denied (403)' },
+      ])
+    }
+    expect(vault.sessions.size).toBe(1)
+  })
+
   it('is revoked at the end', async () => {
     const vault = await startVault()
     const source = sourceOf(vault)

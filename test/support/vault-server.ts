@@ -18,12 +18,15 @@ export class VaultServer {
   readonly roleId = 'role-id-secret'
   readonly secretId = 'secret-id-secret'
   isSealed = false
+  /** A path that no token may read. */
+  denied: string | undefined
   /** While it is there, answers wait for it. */
   hold: Promise<void> | undefined
   ttl = 600
   namespace: string | undefined
   upstream!: TestUpstream
   readonly #clock: Clock
+  #opened = 0
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -48,7 +51,7 @@ export class VaultServer {
   }
 
   openSession(): string {
-    const token = `hvs.token-${this.sessions.size}-secret`
+    const token = `hvs.token-${this.#opened++}-secret`
     this.sessions.set(token, { endsAt: this.#clock.now() + this.ttl * 1_000, renewals: 0 })
     return token
   }
@@ -83,6 +86,8 @@ export class VaultServer {
       return { status: 204 }
     }
     const [, mount, rest] = /^([^/]+)\/data\/(.+)$/.exec(path) ?? []
+    if (rest !== undefined && `${mount}/${rest}` === this.denied)
+      return { status: 403, reply: { errors: ['permission denied'] } }
     const secret = this.secrets.get(`${mount}/${decodeURIComponent(rest ?? '')}`)
     if (method !== 'GET' || secret === undefined) return { status: 404, reply: { errors: [] } }
     const { data, deletion_time = '' } = secret
