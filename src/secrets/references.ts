@@ -116,6 +116,9 @@ export function lookUpWith(
       case 'env': {
         // `valueOf` and its like are inherited, and no variables.
         const value = Object.hasOwn(env, name) ? env[name] : undefined
+        // Others read a default behind the name, which may be a secret.
+        if (value === undefined && name.includes(':'))
+          return { problem: 'a reference has no default: leave out what stands behind the name' }
         if (value === undefined) return { problem: `the environment variable ${name} is not set` }
         return { text: value }
       }

@@ -1070,6 +1070,12 @@ describe('references in a configuration', () => {
       ])
   })
 
+  it('show no default, which may be a secret', () => {
+    expect(problemsOf(VALID.replace('id: AbCdEf', 'id: "${env:NOPE:-hidden}"'))).toEqual([
+      expect.stringMatching(/prod\.id: a reference has no default: leave out what stands behind the name$/),
+    ])
+  })
+
   it.each(['env:', 'file:', 'secret:', 'vault: '])('need a name: ${%s}', (reference) => {
     expect(problemsOf(VALID.replace('id: AbCdEf', `id: "\${${reference}}"`))).toEqual([
       expect.stringContaining('prod.id: a reference has no name behind its ":"; write ${env:NAME} or ${file:/path}'),
