@@ -410,6 +410,23 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
     await expect.poll(connection, { timeout: 30_000 }).toBe('')
   })
 
+  it('is no wider than a phone, however long names are', async () => {
+    const { url } = await startUpstream()
+    const [name, account] = ['u'.repeat(63), 'a'.repeat(63)]
+    const api = { url, accounts: { [account]: {} }, limits: { read: [{ requests: 1, window: '1h' }] } }
+    const gateway = await startGateway({ ...harnessConfig(url), upstreams: { [name]: api } })
+    const id = 'i'.repeat(128)
+    await call(gateway.url, `/${name}/x`, { headers: { 'x-correlation-id': id } })
+    await call(gateway.url, `/${name}/x`, { headers: { 'x-correlation-id': id, 'x-sluice-max-wait': '0' } })
+    const tab = await openBrowser()
+    await tab.size(390, 844)
+    for (const path of ['/', `/requests/${id}`, `/requests?account=${account}`]) {
+      await tab.open(gateway.adminUrl + path)
+      expect(await tab.text()).toMatch(/is used up|quota_exhausted/)
+      expect(await tab.eval<number>('document.documentElement.scrollWidth'), path).toBeLessThanOrEqual(390)
+    }
+  })
+
   it('is of use without scripts', async () => {
     const { tab, enter } = await setUp()
     await enter()
