@@ -40,7 +40,7 @@ function olderThan({ query, rows }: ListedCalls): string {
   return new URLSearchParams({ ...rest, until: new Date(first === last ? last : last + 1).toISOString() }).toString()
 }
 
-const CALL_COLUMNS = ['Time', 'Client', 'Account', 'Call', 'Status', 'Ended as', 'Took']
+const CALL_COLUMNS = ['Time (UTC)', 'Client', 'Account', 'Call', 'Status', 'Ended as', 'Took']
 
 /** Calls, each with a link to its story. */
 export function callTable(caption: string, calls: readonly RequestRow[], none: string): Html {
@@ -48,7 +48,7 @@ export function callTable(caption: string, calls: readonly RequestRow[], none: s
 }
 
 function callRow(call: RequestRow): Html {
-  const time = html`<time datetime="${call.time}">${call.time.slice(11, 19)}</time>`
+  const time = html`<time datetime="${call.time}">${call.time.slice(0, 19).replace('T', ' ')}</time>`
   return row([
     cell(html`<a href="/requests/${encodeURIComponent(call.correlationId)}">${time}</a>`),
     cell(call.client ?? ''),

@@ -249,6 +249,15 @@ describe('the live page', () => {
     expect(wordsOf(await getPage(gateway, '/requests?upstream=harness&limit=2'))).not.toContain('Older ones')
   })
 
+  it('lists of each call the day and the time, in UTC as the log and the command', async () => {
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url))
+    await call(gateway.url, READ, { headers: { 'x-correlation-id': 'listed' } })
+    const { time } = (await call(gateway.adminUrl, '/v1/requests')).json().data[0] as { time: string }
+    const words = wordsOf(await getPage(gateway, '/requests?outcome=delivered'))
+    expect(words).toContain('Time (UTC) Client')
+    expect(words).toContain(` ${time.slice(0, 10)} ${time.slice(11, 19)} `)
+  })
+
   it('shows of a call why the cache did not keep its answer', async () => {
     const upstream = await startUpstream((_, response) => void response.writeHead(200, { etag: '"1"' }).end('{}'))
     const accounts = { main: { credential: { header: 'authorization', value: 'Bearer x' } } }
