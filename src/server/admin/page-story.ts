@@ -1,7 +1,7 @@
 import type { AwayInstance } from '../../requests/question.ts'
 import { accountOf, type LimitStory, type RequestStory, type TryStory, type WaitStory } from '../../requests/story.ts'
 import { measured } from '../../schema/units.ts'
-import { type Html, html } from './html.ts'
+import { type Html, html, type Part } from './html.ts'
 import { awayNotes, cell, numberCell, page, row, table } from './page-parts.ts'
 import { capital } from './cause.ts'
 
@@ -29,7 +29,7 @@ export function storyPage(
 
 function storyPart(story: RequestStory): Html {
   const { refusal, breaker, cache, route, asked } = story
-  const facts: [string, string | number | null | undefined][] = [
+  const facts: [string, Part | null][] = [
     ['Ended as', story.reason === null || refusal !== null ? story.outcome : `${story.outcome}, ${story.reason}`],
     ['Status', story.status],
     ['Came at', story.cameAt],
@@ -51,17 +51,17 @@ function storyPart(story: RequestStory): Html {
     ],
     ['Held back by', story.heldBy],
     ['Cache', cache && [cache.result, cache.status].filter((text) => text !== null).join(': ')],
-    [
-      'Breaker',
-      breaker && (breaker.openedBy === null ? breaker.state : `${breaker.state}: ${breaker.openedBy.because}`),
-    ],
+    ['Breaker', breaker && [breaker.state, breaker.openedBy === null ? '' : openedBy(breaker.openedBy)]],
+    ['Quota store', story.storeDegraded && 'did not answer: the limits were checked without it'],
+    ['Not enforced', story.wouldDeny.length > 0 && `${story.wouldDeny.join(', ')} would have held it back`],
+    ['Trace', story.traceId],
     ['Served by', story.instance],
   ]
   return html`<article>
     ${refusal !== null && html`<p class="failing"><strong>${refusal.kind}: ${refusal.message}.</strong> ${capital(refusal.whatToDo)}.</p>`}
     <dl>
       ${facts
-        .filter(([, value]) => value !== null && value !== undefined && value !== '')
+        .filter(([, value]) => value !== null && value !== undefined && value !== false && value !== '')
         .map(
           ([name, value]) =>
             html`<div>
@@ -83,6 +83,10 @@ function storyPart(story: RequestStory): Html {
         ${table('Limits then', ['Limit', 'Used', 'Of', 'Units of this call', 'More in'], story.limits.map(limitRow), '')}`
     }
   </article>`
+}
+
+function openedBy({ because, correlationId }: NonNullable<NonNullable<RequestStory['breaker']>['openedBy']>): Html {
+  return html`, opened by ${because} of <a href="/requests/${encodeURIComponent(correlationId)}">${correlationId}</a>`
 }
 
 function waitRow({ servedBefore, ...wait }: WaitStory): Html {

@@ -271,6 +271,24 @@ describe('the live page', () => {
     expect(wordsOf(await getPage(gateway, '/requests/not-kept'))).toMatch(/Cache .*detail=authorization/)
   })
 
+  it('shows of a call its trace, and leads to the call that opened the breaker', async () => {
+    const traceId = '0af7651916cd43dd8448eb211c80319c'
+    const upstream = await startUpstream((_, response) => response.writeHead(500).end())
+    const gateway = await startGateway(
+      harnessConfig(
+        upstream.url,
+        { breaker: { failures: 1 }, retry: { retries: 0 } },
+        { telemetry: { traces: { endpoint: upstream.url } } },
+      ),
+    )
+    const headers = { traceparent: `00-${traceId}-b7ad6b7169203331-00` }
+    await call(gateway.url, READ, { headers: { 'x-correlation-id': 'first' } })
+    await call(gateway.url, READ, { headers: { ...headers, 'x-correlation-id': 'second' } })
+    const page = await getPage(gateway, '/requests/second')
+    expect(page).toContain('opened by status 500 of <a href="/requests/first">first</a>')
+    expect(wordsOf(page)).toContain(`Trace ${traceId}`)
+  })
+
   it('shows text of strangers as text', async () => {
     const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { clients: HOG }))
     const id = `"><img/src=x>`
