@@ -86,6 +86,11 @@ export class Transport {
 
   /** Sends one request. Every error goes to the handler, that of a malformed request included. */
   dispatch(request: OutgoingRequest, handler: ResponseHandler): void {
+    const { headers } = request
+    // undici joins the lines of a field only if its name is written alike in all. Otherwise Node would end the connection of HTTP/2, and
+    // all calls on it.
+    if (this.#pool !== this.#upgrades)
+      for (let i = 0; i < headers.length; i += 2) headers[i] = headers[i]!.toLowerCase()
     // undici sends async iterables as it sends streams, but its type does not say so.
     this.#poolFor(request.upgrade !== null).dispatch(request as Dispatcher.DispatchOptions, handler)
   }

@@ -498,6 +498,22 @@ describe('an upstream with HTTP/2', () => {
     expect(headers['x-hop']).toBeUndefined()
   })
 
+  it('gets a field on two lines that write its name in two ways, and no call on its connection breaks off', async () => {
+    const upstream = await startH2Upstream('http')
+    const gateway = await startGateway(harnessConfig(upstream.url, { http2: true, connections: 1 }))
+    const post = call(gateway.url, PATH, { method: 'POST', body: 'x' })
+    await expect.poll(() => upstream.streams.length).toBe(1)
+    const client = await RawClient.connect(gateway.url)
+    const twice = 'User-Agent: a\r\nuser-agent: b\r\nCookie: a=1\r\nCookie: b=2\r\n'
+    client.write(`GET ${PATH} HTTP/1.1\r\nHost: x\r\n${twice}\r\n`)
+    await expect.poll(() => upstream.streams.length).toBe(2)
+    expect(upstream.sessions).toBe(1)
+    expect(upstream.streams[1]!.headers).toMatchObject({ 'user-agent': 'a, b', cookie: 'a=1; b=2' })
+    for (const stream of upstream.streams) stream.answer()
+    expect(await post).toMatchObject({ status: 200, body: 'got x' })
+    expect(await client.until(/x-kept|HTTP\S+ [45]/)).toContain('x-kept')
+  })
+
   it('is not believed to have sent a whole body, for the cache, where it speaks HTTP/1.1 and gives no length', async () => {
     const keyed = { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') }
     const server = createHttpsServer(keyed, (_, { socket }) => {
