@@ -26,14 +26,18 @@ export function cancelStreams(pool: Pool): void {
     // Without a session the upstream speaks HTTP/1.1.
     if (session === undefined || session === null) return
     const request = session.request.bind(session)
-    session.request = (headers, options) => closedByCancel(request(headers, options)).once('error', ownUpToRefusal)
+    session.request = (headers, options) => {
+      const stream = request(headers, options)
+      const close = stream.close.bind(stream)
+      stream.close = (code = constants.NGHTTP2_CANCEL, callback) => {
+        // Node would end the request body first, so that a part of it looked like the whole.
+        // oxlint-disable-next-line no-underscore-dangle -- Node has no public way to close a stream without that
+        stream._final = (done) => done()
+        close(code, callback)
+      }
+      return stream.once('error', ownUpToRefusal)
+    }
   })
-}
-
-function closedByCancel(stream: ClientHttp2Stream): ClientHttp2Stream {
-  const close = stream.close.bind(stream)
-  stream.close = (code = constants.NGHTTP2_CANCEL, callback) => close(code, callback)
-  return stream
 }
 
 /**

@@ -51,35 +51,62 @@ describe('a stream of HTTP/2 that is given up', () => {
     streams[1]!.write('some')
     await expect.poll(() => streams[1]!.rstCode).toBe(CANCEL)
   })
+
+  it('does not end the body of which a part was sent', async () => {
+    const { transport, streams } = await setUp()
+    const call = send(transport, { ...GET, method: 'POST', body: endless() })
+    await expect.poll(() => streams.length).toBe(2)
+    const stream = streams[1]!
+    await once(stream, 'data')
+    call.control!.abort(OVER)
+    await once(stream, 'end')
+    expect(stream.aborted).toBe(true)
+    await expect.poll(() => stream.rstCode).toBe(CANCEL)
+  })
 })
 
+async function* endless(): AsyncGenerator<Buffer> {
+  yield Buffer.from('some')
+  await new Promise(() => undefined)
+}
+
 /** A connection on which one request was answered. */
-async function setUp() {
+async function setUp(connectTimeoutMs?: number) {
+  const { port, streams, sessions } = await startServer()
+  const transport = transportTo({ port }, connectTimeoutMs)
+  await new Promise<void>((resolve) => send(transport, GET, { onResponseEnd: () => resolve() }))
+  return { transport, streams, sessions }
+}
+
+/** Answers the first request that it gets. */
+async function startServer() {
   const streams: ServerHttp2Stream[] = []
-  let session: ServerHttp2Session | undefined
+  const sessions: ServerHttp2Session[] = []
   const server = createServer()
-  server.on('session', (one) => void (session = one))
+  server.on('session', (session) => void sessions.push(session.on('error', () => undefined)))
   server.on('stream', (stream: ServerHttp2Stream) => {
     stream.on('error', () => undefined)
     if (streams.push(stream) === 1) stream.respond({ ':status': 200 }, { endStream: true })
   })
   await once(server.listen(0, '127.0.0.1'), 'listening')
-  const transport = new Transport({
-    url: new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`),
+  onTestFinished(() => {
+    for (const session of sessions) session.destroy()
+    server.close()
+  })
+  return { port: (server.address() as AddressInfo).port, streams, sessions }
+}
+
+function transportTo({ port }: Pick<AddressInfo, 'port'>, connectTimeoutMs = 5_000): Transport {
+  return new Transport({
+    url: new URL(`http://127.0.0.1:${port}`),
     connections: 1,
-    connectTimeoutMs: 5_000,
+    connectTimeoutMs,
     tlsTimeoutMs: 5_000,
     idleTimeoutMs: 60_000,
     tls: {},
     http2: true,
     proxy: undefined,
   })
-  onTestFinished(() => {
-    session?.destroy()
-    server.close()
-  })
-  await new Promise<void>((resolve) => send(transport, GET, { onResponseEnd: () => resolve() }))
-  return { transport, streams }
 }
 
 function send(transport: Transport, request: OutgoingRequest, handler: ResponseHandler = {}) {
