@@ -35,6 +35,8 @@ export function cancelStreams(pool: Pool): void {
         stream._final = (done) => done()
         close(code, callback)
       }
+      // The upstream may answer before the rest of the body has come. undici then forgets the stream, and it would stay open.
+      stream.once('end', () => void (stream.writableEnded || stream.close()))
       return stream.once('error', ownUpToRefusal)
     }
   })

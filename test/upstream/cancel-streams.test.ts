@@ -65,6 +65,19 @@ describe('a stream of HTTP/2 that is given up', () => {
   })
 })
 
+it('a stream of HTTP/2 whose answer came before the rest of its body is cancelled', async () => {
+  const { transport, streams } = await setUp()
+  const answered = Promise.withResolvers<void>()
+  send(transport, { ...GET, method: 'POST', body: endless() }, { onResponseEnd: () => answered.resolve() })
+  await expect.poll(() => streams.length).toBe(2)
+  const stream = streams[1]!
+  await once(stream, 'data')
+  stream.respond({ ':status': 200 }, { endStream: true })
+  await answered.promise
+  // Before the connection ends by itself, because it seems to be idle.
+  await expect.poll(() => stream.rstCode, { timeout: 5_000 }).toBe(CANCEL)
+})
+
 async function* endless(): AsyncGenerator<Buffer> {
   yield Buffer.from('some')
   await new Promise(() => undefined)
