@@ -1,5 +1,6 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, constants } from 'node:http2'
 import type { Pool } from 'undici'
+import { errors } from '../packages/undici.ts'
 // @ts-expect-error: it has no types
 import symbols from 'undici/lib/core/symbols.js'
 
@@ -18,21 +19,27 @@ export function isRefusedStream(error: unknown): boolean {
  * then destroys it. Without a code Node tells the upstream only when the whole request has gone out, and never if the stream is
  * destroyed before that. The upstream would go on with the call, and the stream would count for ever as an open one. If an answer to
  * it came, Node would make another stream of the answer. The error of that stream at the end of the connection would end the process.
+ *
+ * Ends a connection that has sent nothing since such a stream began, if it does not answer a PING within `answerWithinMs` milliseconds
+ * either. Otherwise all calls would go on to be sent over a connection that is dead, until the system gives it up.
  */
-export function cancelStreams(pool: Pool): void {
+export function cancelStreams(pool: Pool, answerWithinMs: number): void {
   pool.on('connect', (_, targets) => {
     const client = targets.at(-1) as { readonly [kHTTP2Session]?: ClientHttp2Session | null } | undefined
     const session = client?.[kHTTP2Session]
     // Without a session the upstream speaks HTTP/1.1.
     if (session === undefined || session === null) return
+    const probe = probeOf(session, answerWithinMs)
     const request = session.request.bind(session)
     session.request = (headers, options) => {
       const stream = request(headers, options)
+      const { bytesRead } = session.socket
       const close = stream.close.bind(stream)
       stream.close = (code = constants.NGHTTP2_CANCEL, callback) => {
         // Node would end the request body first, so that a part of it looked like the whole.
         // oxlint-disable-next-line no-underscore-dangle -- Node has no public way to close a stream without that
         stream._final = (done) => done()
+        if (!session.destroyed && session.socket.bytesRead === bytesRead) probe()
         close(code, callback)
       }
       // The upstream may answer before the rest of the body has come. undici then forgets the stream, and it would stay open.
@@ -40,6 +47,22 @@ export function cancelStreams(pool: Pool): void {
       return stream.once('error', ownUpToRefusal)
     }
   })
+}
+
+/** Makes a function that asks the other end for a sign of life, unless it is asked already. */
+function probeOf(session: ClientHttp2Session, answerWithinMs: number): () => void {
+  let timer: NodeJS.Timeout | undefined
+  // If this process stood still, the answer may have arrived meanwhile. `setImmediate` lets it be read first.
+  const onSilence = (): void =>
+    void setImmediate(() => timer && session.destroy(new errors.SocketError('no answer to a PING')))
+  return () => {
+    if (timer !== undefined) return
+    timer = setTimeout(onSilence, answerWithinMs).unref()
+    session.ping(() => {
+      clearTimeout(timer)
+      timer = undefined
+    })
+  }
 }
 
 /**

@@ -169,7 +169,7 @@ function poolOf(options: TransportOptions, readsFields: boolean): Pool {
     keepAliveTimeout: 30_000,
   })
   adaptParsers(pool, { readsFields })
-  if (http2) cancelStreams(pool)
+  if (http2) cancelStreams(pool, connectTimeoutMs)
   return pool
 }
 

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { constants, createServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import {
   type OutgoingRequest,
@@ -78,9 +79,49 @@ it('a stream of HTTP/2 whose answer came before the rest of its body is cancelle
   await expect.poll(() => stream.rstCode, { timeout: 5_000 }).toBe(CANCEL)
 })
 
+describe('a connection of HTTP/2 on which nothing came since a stream began that is given up', () => {
+  it('is given up where it does not answer a PING either', async () => {
+    const { port } = await startServer()
+    const sockets: Socket[] = []
+    const line = createTcpServer((socket) => {
+      if (sockets.push(socket) === 1) socket.resume().write(SETTINGS)
+      else socket.pipe(connect(port, '127.0.0.1')).pipe(socket)
+    })
+    await once(line.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => {
+      for (const socket of sockets) socket.destroy()
+      line.close()
+    })
+    const transport = transportTo(line.address() as AddressInfo, 50)
+    await expect.poll(() => isAnswered(transport), { timeout: 5_000 }).toBe(true)
+    expect(sockets).toHaveLength(2)
+  })
+
+  it('goes on where it answers a PING', async () => {
+    const { transport, streams, sessions } = await setUp(50)
+    const slow = send(transport, GET)
+    await expect.poll(() => streams.length).toBe(2)
+    slow.control!.abort(OVER)
+    await pause(150)
+    send(transport, GET)
+    await expect.poll(() => streams.length).toBe(3)
+    expect(sessions).toHaveLength(1)
+  })
+})
+
+const SETTINGS = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
 async function* endless(): AsyncGenerator<Buffer> {
   yield Buffer.from('some')
   await new Promise(() => undefined)
+}
+
+async function isAnswered(transport: Transport): Promise<boolean> {
+  let isOver = false
+  const call = send(transport, GET, { onResponseEnd: () => void (isOver = true) })
+  await pause(20)
+  call.control?.abort(OVER)
+  return isOver
 }
 
 /** A connection on which one request was answered. */
