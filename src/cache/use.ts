@@ -11,7 +11,7 @@ export type Use =
   | 'request'
   | 'stale'
 
-const NOT_ANSWERED = ['range', 'if-range', 'if-match', 'if-unmodified-since', 'upgrade']
+const NOT_ANSWERED = ['range', 'if-range', 'if-match', 'if-unmodified-since']
 
 /**
  * Returns the field or directive of a request that rules out the cache; undefined if there is none. With one, the request is

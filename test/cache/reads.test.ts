@@ -31,6 +31,12 @@ describe.each(Object.keys(caches) as Kind[])('a cached route, kept in %s', (kind
     ])
   })
 
+  it('answers a client that offers another protocol, which is ignored', async () => {
+    const gateway = await startCached(counting(FRESH), { kind })
+    const offer = { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABk' }
+    for (let i = 0; i < 2; i++) expect((await gateway.read(offer)).body).toBe('answer 1')
+  })
+
   it('spends nothing on a fresh answer: no quota, not with the breaker open, and counts what it saved', async () => {
     const gateway = await startCached(counting(FRESH), {
       kind,
