@@ -109,10 +109,7 @@ export class RequestBody {
     const { mayRetry, keepBytes, maxBytes } = this.#options
     const bytes = this.#declaredBytes
     if (bytes !== undefined && bytes > maxBytes) throw new BodyError('too_large')
-    if (bytes !== undefined && bytes <= (mayRetry ? keepBytes : Math.min(keepBytes, CHEAP_BYTES))) {
-      this.#invite()
-      await this.#collect()
-    }
+    if (bytes !== undefined && bytes <= (mayRetry ? keepBytes : Math.min(keepBytes, CHEAP_BYTES))) await this.#collect()
     this.isPrepared = true
   }
 
@@ -166,6 +163,7 @@ export class RequestBody {
       const request = this.#request
       // The client has gone, and no event comes any more. An HTTP/2 request is then not destroyed: it has ended unread.
       if (request.destroyed || request.readableEnded) return reject(new BodyError('gone'))
+      this.#invite()
       const stop = (): void => {
         request.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose)
         idle.cancel()

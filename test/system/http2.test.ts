@@ -22,6 +22,7 @@ import { hashKey } from '../../src/clients/keys.ts'
 import { type Certificates, makeCertificates } from '../support/certificates.ts'
 import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, TOKEN } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
+import { PREFACE, resetRequest } from '../support/http2-frames.ts'
 import { startProcess } from '../support/process.ts'
 import { connectStuck } from '../support/stuck-client.ts'
 
@@ -330,6 +331,17 @@ describe('a port without TLS that may speak HTTP/2', () => {
     await closed
     await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'client_gone', status: 'none' }])
     expect((await ask(client, { ':path': PATH })).body).toBe('ok')
+  })
+
+  it('ends a call whose client resets the stream before it could be asked for the body', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, HTTP2))
+    const { socket } = await RawClient.connect(gateway.url)
+    socket.write(PREFACE)
+    await once(socket, 'data')
+    socket.write(resetRequest({ ':path': PATH, expect: '100-continue', 'content-length': '5' }))
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'client_gone', status: 'none' }])
+    socket.destroy()
   })
 
   it.each(['NGHTTP2_CANCEL', 'NGHTTP2_NO_ERROR'] as const)(

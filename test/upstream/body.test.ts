@@ -5,6 +5,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { createServer as createHttp2Server } from 'node:http2'
 import { createServer } from '../../src/http/node-http.ts'
 import { RequestBody } from '../../src/upstream/body.ts'
+import { PREFACE, resetRequest } from '../support/http2-frames.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 it('is gone where its client left before anybody looked', async () => {
@@ -23,18 +24,8 @@ it('is gone where its client reset the stream of HTTP/2 before anybody looked', 
   const client = await connected(server)
   onTestFinished(() => void client.destroy())
   client.resume()
-  const fields = { ':method': 'POST', ':scheme': 'http', ':path': '/', ':authority': 'x', 'content-length': '10' }
-  const text = (value: string) => Buffer.concat([Buffer.of(value.length), Buffer.from(value)])
-  const block = Object.entries(fields).map(([name, value]) => Buffer.concat([Buffer.of(0), text(name), text(value)]))
-  client.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
-  client.write(frame(SETTINGS, 0, 0))
-  // In one packet: its head, and that it is reset.
-  client.write(
-    Buffer.concat([
-      frame(HEADERS, END_HEADERS, 1, Buffer.concat(block)),
-      frame(RST_STREAM, 0, 1, Buffer.of(0, 0, 0, 8)),
-    ]),
-  )
+  client.write(PREFACE)
+  client.write(resetRequest({ ':path': '/', 'content-length': '10' }))
   const [request, response] = (await once(server, 'request')) as unknown as [IncomingMessage, ServerResponse]
   await new Promise((resolve) => void request.on('close', resolve))
   await expectGone(request, response)
@@ -55,17 +46,4 @@ async function expectGone(request: IncomingMessage, response: ServerResponse): P
   const gone = expect(preparing).rejects.toThrow('the request body is gone')
   await clock.advance(1_000)
   await gone
-}
-
-const [HEADERS, RST_STREAM, SETTINGS] = [1, 3, 4]
-const END_HEADERS = 4
-
-/** A frame of HTTP/2 (RFC 9113 §4.1). */
-function frame(type: number, flags: number, stream: number, payload = Buffer.alloc(0)): Buffer {
-  const head = Buffer.alloc(9)
-  head.writeUIntBE(payload.length, 0, 3)
-  head[3] = type
-  head[4] = flags
-  head.writeUInt32BE(stream, 5)
-  return Buffer.concat([head, payload])
 }
