@@ -120,27 +120,10 @@ export class Partition {
   refund(grant: Grant): void {
     this.#state.refund(grant, this.#shared.clock.now())
     grant.uncommitted--
-    const { part, at } = grant
-    const isMoved = at !== grant.chargedAt && part.limits.some(({ kind }) => kind === 'smoothing')
-    if (isMoved) this.#refundEach(grant)
+    // Redis takes back a change as of one time, and a renewal did not move what a pace was charged.
+    const isApart = grant.at !== grant.chargedAt && grant.part.limits.some(({ kind }) => kind === 'smoothing')
+    if (isApart) this.#settle(grant, undefined)
     else this.#change(grant, 'refund')
-  }
-
-  /** Redis takes back charges as of one time for all limits of a change. So if they have different times, it is told of each limit. */
-  #refundEach(grant: Grant): void {
-    this.#shared.inFlight.update(grant)
-    if (this.#state.mode === 'leased') return
-    const { part } = grant
-    if (this.#outbox.hasRenewed(part)) this.send(part)
-    const time = this.#state.latestTime(this.#shared.clock.now())
-    for (const [i, limit] of part.limits.entries()) {
-      if (limit.kind === 'concurrent') continue
-      this.#outbox.addEnded(
-        unitOf(part, limit),
-        { what: 'refund', at: chargedAt(grant, limit), calls: part.units[i]! },
-        time,
-      )
-    }
   }
 
   leave(grant: Grant): void {
@@ -251,21 +234,21 @@ export class Partition {
   }
 
   /**
-   * One call has cost `units` of each limit. Redis is told as if each unit were a call of its own. Units that were charged and
-   * spent are committed; charged ones that were not spent are refunded. Units spent beyond the charge are committed with a
-   * charge time so long ago that Redis has nothing to take back for them.
+   * One call has cost `units` of each limit; without them, no byte of it was sent. Redis is told as if each unit were a call of
+   * its own. Units that were charged and spent are committed; charged ones that were not spent are refunded. Units spent beyond
+   * the charge are committed with a charge time so long ago that Redis has nothing to take back for them.
    */
-  #settle(grant: Grant, units: readonly number[]): void {
+  #settle(grant: Grant, units: readonly number[] | undefined): void {
     this.#shared.inFlight.update(grant)
     if (this.#state.mode === 'leased') return
-    const { part, at, partUsage } = grant
+    const { part, partUsage } = grant
     // Redis must be told of the renewal first: what is told below takes back charges as of the renewed time.
     if (this.#outbox.hasRenewed(part)) this.send(part)
     const time = this.#state.latestTime(this.#shared.clock.now())
     for (const [i, limit] of part.limits.entries()) {
-      if (limit.kind === 'concurrent' || limit.kind === 'smoothing') continue
-      const each = unitOf(part, limit)
-      const [charged, spent, usage] = [part.units[i]!, units[i]!, partUsage.slice(i, i + 1)]
+      if (limit.kind === 'concurrent' || (limit.kind === 'smoothing' && units !== undefined)) continue
+      const [each, at] = [unitOf(part, limit), chargedAt(grant, limit)]
+      const [charged, spent, usage] = [part.units[i]!, units?.[i] ?? 0, partUsage.slice(i, i + 1)]
       const calls = Math.min(charged, spent)
       if (calls > 0) this.#outbox.addEnded(each, { what: 'commit', at, calls }, time, usage)
       if (spent < charged) {
