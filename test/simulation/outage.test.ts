@@ -118,6 +118,29 @@ it('some slow answers are no outage that is told, however often there are, but a
   expect(told).toEqual(['does not answer (no answer within 50 ms)', 'back'])
 })
 
+it('a Redis that lost the last writes is told what it lacks, also if it first answers nothing for a second', async () => {
+  const host = modelHost()
+  const { world, store, ledger } = oneGateway({ host })
+  const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 10_000 })
+  const chargeSet = chargeSetOf('any/main', [{ limit }])
+  async function charge(calls: number): Promise<number> {
+    const charged = Promise.resolve(ledger.charge(chargeSet, calls))
+    await world.runUntil(world.now + 100)
+    const grant = await charged
+    for (let i = 0; i < grant.granted; i++) ledger.commit(grant)
+    return grant.granted
+  }
+  expect(await charge(20)).toBe(20)
+  await world.runUntil(world.now + 1_000)
+  await host.keep()
+  expect(await charge(20)).toBe(20)
+  store.fail({ downMs: 100, isSilent: false, contents: 'kept' })
+  store.stalledUntil = world.now + 1_500
+  await world.runUntil(world.now + 5_000)
+  expect(ledger.isDegraded).toBe(false)
+  expect(await charge(20)).toBe(0)
+})
+
 it.each([100, 250, 600])('a gateway returns to a Redis whose answers take twice %i ms', async (oneWayMs) => {
   class FarStore extends Store {
     override oneWayMs(): number {

@@ -101,7 +101,8 @@ export class ScriptModel {
 
     const partition = this.#partitionOf(keys[0]!, nowMs)
     const leases = this.#leasesOf(keys[1]!, nowMs)
-    const number = (partition.numbers.get(gateway) ?? 0) + 1
+    const counted = partition.numbers.get(gateway)
+    const number = expected >= 0 && counted === 0 ? 2 : (counted ?? 0) + 1
     const isLost = partition.expiresAt === 0
     if (expected >= 0 && number !== expected) {
       if (!isLost) partition.numbers.set(gateway, number)
@@ -112,7 +113,7 @@ export class ScriptModel {
       return [now, number, -1, 1]
     }
     if (expected === 1 && isAnySilent(leases, nowMs)) return [now, number, -1, 0]
-    partition.numbers.set(gateway, number)
+    partition.numbers.set(gateway, expected < 0 ? number - 1 : number)
 
     let a = SCALARS + names.length
     let live = Math.max(LEAST_LIFE_MS, term)

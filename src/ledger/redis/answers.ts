@@ -61,8 +61,8 @@ export class CallNumbers {
   }
 
   /**
-   * Redis answered the call `number`, from which the numbers go on. Returns since when Redis has lost writes, by its clock;
-   * undefined if it has lost none.
+   * Redis answered a probe, which would be the call `number` if it were counted. Returns since when Redis has lost writes, by its
+   * clock; undefined if it has lost none.
    */
   reconnect(number: number): { readonly since: number } | undefined {
     const remembered = this.#remembered ?? number - 1
@@ -71,8 +71,8 @@ export class CallNumbers {
     this.#remembered = undefined
     this.#keep((_, noted) => noted <= remembered)
     this.#thinnedTo = Math.min(this.#thinnedTo, this.#times.length)
-    this.#answered = number
-    this.sent = number
+    // The first number is only for a gateway that has never made a call.
+    this.sent = this.#answered = Math.max(1, number - 1)
     return hasLost ? { since } : undefined
   }
 }

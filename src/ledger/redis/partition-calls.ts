@@ -148,11 +148,11 @@ export class PartitionCalls {
     const isOnly = this.#isUsed === false
     this.#isUsed = true
     if (!this.isForgotten) this.#shared.register.note(state.name)
-    if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
     // Until Redis has been told all that it lacks, its answer is not noted as one at which it had everything: it may still lose
     // what it is told next.
     const hasAll = state.mode === 'shared' && additions.length === 0
-    state.numbers.note(number, micros / 1_000, hasAll)
+    if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
+    else state.numbers.note(number, micros / 1_000, hasAll)
     state.noteLeases(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
   }

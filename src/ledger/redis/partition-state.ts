@@ -202,7 +202,7 @@ export class PartitionState {
   }
 
   /**
-   * Redis answers again; `number` is that of the call that it answered. What Redis lacks of this gateway's charges is
+   * Redis answers again; `number` is that of the probe that it answered. What Redis lacks of this gateway's charges is
    * unreplicated from now on. If other gateways may have something to tell Redis, too, charges wait `graceMs` for them.
    * `isOnly`: no other gateway uses the partition.
    */

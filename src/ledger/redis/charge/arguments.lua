@@ -15,7 +15,8 @@
 --         calls were granted. Otherwise any key.
 --       4 on, in the first call that a gateway makes for a charge set: where the format before this one kept the partition, or
 --         each limit. All keys are in one hash slot.
--- ARGV  expected: the number that this call should have among the calls of the gateway. -1: any number, but charge nothing.
+-- ARGV  expected: the number that this call should have among the calls of the gateway. -1: a probe, which has any number, is not
+--         counted, and charges nothing.
 --         0: as 1, of a partition that other gateways use, so that Redis has lost it if it is not there
 --       time: microseconds; empty for Redis's own clock (only tests step it)
 --       wanted: how many calls to charge, of the last charge set
@@ -80,6 +81,9 @@ local nowMs = floor(now / 1000)
 
 local stored = call('HMGET', partition, '@until', unpack(ARGV, SCALARS - 1, SCALARS + limits))
 local keptUntil, pausedUntil, number = (stored[1] or 0) + 0, (stored[2] or 0) + 0, (stored[3] or 0) + 1
+-- A probe is not counted. If its answer gets lost, the next one must still tell how many calls Redis remembers. Where it remembers
+-- none, the next call has the number 2: others may be overdue, and the first call would wait for them.
+if expected >= 0 and stored[3] == '0' then number = 2 end
 if expected >= 0 and number ~= expected then
   -- Where Redis has lost the partition, nothing else would end what is written here.
   if stored[1] then call('HSET', partition, gateway, number) end

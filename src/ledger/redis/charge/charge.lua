@@ -144,7 +144,8 @@ local answered = expected < 0 and not stored[1] and number == 1 and 0 or number
 local replies, charges, adapted = { pack('>dddd', now, answered, granted, limits) }, '', ''
 if pausedUntil > nowMs then adapted = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
 -- The text of a number is written where there is one: to make one of a number takes Redis half a microsecond.
-local fields, n, renewed = { gateway, (expected < 0 or isUsed) and number or expectedText, nil, nil, nil, nil }, 2, nil
+local counted = expected < 0 and number - 1 or isUsed and number or expectedText
+local fields, n, renewed = { gateway, counted, nil, nil, nil, nil }, 2, nil
 for i = 1, limits do
   local c = counters[i]
   if granted > 0 then
