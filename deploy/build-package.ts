@@ -20,6 +20,7 @@ const [parts] = await Promise.all([bundle('dist'), compile('--emitDeclarationOnl
 writeFileSync('dist/licences.txt', licencesOf(parts))
 keepReachable('dist/index.d.ts')
 for (const map of globSync('dist/**/*.map')) mapLines(map)
+for (const file of globSync('dist/*.js')) writeFileSync(file, withoutIndentation(file, readFileSync(file, 'utf8')))
 for (const file of globSync('src/**', { exclude: ['**/*.ts'] })) {
   if (statSync(file).isFile()) cpSync(file, file.replace(/^src/, 'dist'))
 }
@@ -63,6 +64,18 @@ function onlyCode(file: string, source: string): string {
 
 function withoutComments(file: string, source: string): string {
   return without(parseSync(file, source).comments, source)
+}
+
+/** The same code on the same lines. Texts of several lines keep their indentation. */
+function withoutIndentation(file: string, code: string): string {
+  const texts: { start: number; end: number }[] = []
+  const collect = (node: object): void => {
+    if ('type' in node && node.type === 'TemplateElement') texts.push(node as unknown as (typeof texts)[number])
+    for (const child of Object.values(node)) if (typeof child === 'object' && child !== null) collect(child)
+  }
+  collect(parseSync(file, code).program)
+  const isInText = (at: number): boolean => texts.some(({ start, end }) => start < at && at <= end)
+  return code.replaceAll(/^[ \t]+/gm, (indentation, at: number) => (isInText(at) ? indentation : ''))
 }
 
 /** A text in which these parts are empty lines. */
