@@ -1,12 +1,9 @@
-import type { Agent as HttpAgent } from 'node:http'
-import { Agent as HttpsAgent } from 'node:https'
 import { ROOT_CONTEXT, SpanKind, SpanStatusCode, createTraceState, trace as api } from '@opentelemetry/api'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import * as resources from '@opentelemetry/resources'
 import { AlwaysOnSampler, BatchSpanProcessor, type SpanExporter, TracerProvider } from '@opentelemetry/sdk-trace'
 import { manifest } from '../manifest.ts'
 import { whyNoHeaderValue } from '../http/fields.ts'
-import { Agent } from '../http/node-http.ts'
 import type { TraceContext } from '../http/trace-context.ts'
 import type { TracesConfig } from '../schema/schema.ts'
 import type { CallSpan } from './spans.ts'
@@ -40,11 +37,9 @@ const FAILED = 1
 export function openExport({ config, instanceId, onTaken, onDropped, onProblem }: ExportParts) {
   for (const value of Object.values(config.headers)) value.whyNot = whyNoHeaderValue
   let waiting = 0
-  let agent: HttpAgent | undefined
   const exporter = new OTLPTraceExporter({
     headers: () => Promise.resolve(revealed(config)),
     timeoutMillis: config.timeout,
-    httpAgentOptions: (protocol) => (agent = new (protocol === 'https:' ? HttpsAgent : Agent)({ keepAlive: true })),
     url: config.endpoint === undefined ? urlOfEnvironment(onProblem) : withPath(config.endpoint),
   })
   const counting: SpanExporter = {
@@ -60,12 +55,8 @@ export function openExport({ config, instanceId, onTaken, onDropped, onProblem }
         else onDropped(spans.length, reasonOf(result.error))
         report(result)
       }
-      // The exporter's own timeout is one of silence, so an answer that trickles in would never be over. 30 such answers, and it exports
-      // nothing more.
-      const timer = setTimeout(() => {
-        end({ code: FAILED, error: new Error('no answer in time') })
-        agent?.destroy()
-      }, config.timeout)
+      // The exporter's own timeout is one of silence, so an answer that trickles in would never be over.
+      const timer = setTimeout(() => end({ code: FAILED, error: new Error('no answer in time') }), config.timeout)
       timer.unref()
       exporter.export(spans, end)
     },
