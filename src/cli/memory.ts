@@ -33,12 +33,11 @@ export function manageMemory(lookEveryMs = 5_000): void {
     // V8 asks for these flags whenever it decides how much to keep. With a percentage of 0 it chooses one itself.
     setFlagsFromString(isQuiet ? '--optimize-for-size' : '--no-optimize-for-size')
     setFlagsFromString(`--heap-growing-percent=${percent ?? 0}`)
-    if (isQuiet) {
-      const hasGrown = held > least + WORTH
-      if (hasGrown) startToCollect()
-      // What is held after a collection is needed, and makes it collect no more.
-      least = hasGrown ? Infinity : Math.min(least, held)
-    }
+    const hasGrown = isQuiet && held > least + WORTH
+    if (hasGrown) startToCollect()
+    // What is held after a collection is needed, and makes it collect no more. A busy look notes it, too: the collection itself may make
+    // the next look a busy one.
+    least = hasGrown ? Infinity : Math.min(least, held)
     lookAfter(isQuiet ? lookEveryMs / SOONER : lookEveryMs)
   }
   const lookAfter = (ms: number): void => {

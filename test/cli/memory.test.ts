@@ -21,7 +21,6 @@ it('V8 gives back the memory of calls soon after a process becomes quiet', async
   const { grown, quiet, collections } = JSON.parse(stdout) as Record<string, number>
   expect(grown).toBeGreaterThan(10)
   expect(quiet).toBeLessThan(grown! / 2)
-  expect(collections).toBeGreaterThan(0)
   // What the process needs still makes it collect no more.
   expect(collections).toBeLessThan(4)
 }, 90_000)
