@@ -168,7 +168,8 @@ export class Dispatcher {
         ledger.leave(grant)
       }
       capacity.release(chosen.length - admitted)
-      if (left > 0) state.rivals.gaveBack(this)
+      // Each time one other queue is asked.
+      for (let i = 0; i < left; i++) state.rivals.gaveBack(this)
     }
   }
 
