@@ -52,12 +52,20 @@ export function cancelStreams(pool: Pool, answerWithinMs: number): void {
 /** Makes a function that asks the other end for a sign of life, unless it is asked already. */
 function probeOf(session: ClientHttp2Session, answerWithinMs: number): () => void {
   let timer: NodeJS.Timeout | undefined
-  // If this process stood still, the answer may have arrived meanwhile. `setImmediate` lets it be read first.
-  const onSilence = (): void =>
-    void setImmediate(() => timer && session.destroy(new errors.SocketError('no answer to a PING')))
+  const wait = (): void => {
+    const { bytesRead } = session.socket
+    const judge = (): void => {
+      if (timer === undefined || session.destroyed) return
+      // The answer may come behind much else.
+      if (session.socket.bytesRead > bytesRead) wait()
+      else session.destroy(new errors.SocketError('no answer to a PING'))
+    }
+    // If this process stood still, the answer may have arrived meanwhile. `setImmediate` lets it be read first.
+    timer = setTimeout(() => void setImmediate(judge), answerWithinMs).unref()
+  }
   return () => {
     if (timer !== undefined) return
-    timer = setTimeout(onSilence, answerWithinMs).unref()
+    wait()
     session.ping(() => {
       clearTimeout(timer)
       timer = undefined
