@@ -71,8 +71,9 @@ export class CallNumbers {
     this.#remembered = undefined
     this.#keep((_, noted) => noted <= remembered)
     this.#thinnedTo = Math.min(this.#thinnedTo, this.#times.length)
+    this.#answered = number - 1
     // The first number is only for a gateway that has never made a call.
-    this.sent = this.#answered = Math.max(1, number - 1)
+    this.sent = Math.max(1, number - 1)
     return hasLost ? { since } : undefined
   }
 }

@@ -199,7 +199,7 @@ export class Partition {
   /**
    * There is a connection again. Held charges should not wait for the next tick, so it begins now. Without a timer, a tick is
    * running already, and it will release them. If two ticks ran at a time, one would use up the call number that the other
-   * sends next.
+   * sends next, or set it back.
    */
   onReconnect(isSame: boolean): void {
     this.#state.recognise(isSame)
@@ -420,8 +420,9 @@ export class Partition {
     const termMs = TERM_TICKS * everyMs
     this.#tickTimer = undefined
     const tick = ++this.#ticks
-    // A tick of several calls of the script may take longer than the time between ticks. And if two probes ran at a time,
-    // one would use up the call number that the other sends next. So in both cases the next tick waits until this one is over.
+    // A tick of several calls of the script may take longer than the time between ticks. And if two probes ran at a time, the
+    // answer to one would set back the call number that the other tick has sent already. So in both cases the next tick waits
+    // until this one is over.
     const isOne = all.length <= 1
     const [first] = all
     if (first === undefined || (isShared && isOne)) this.#tickLater(everyMs)
