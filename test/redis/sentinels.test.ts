@@ -65,6 +65,13 @@ it('leaves an old master that one sentinel goes on to name, and stays with the m
   const sentinels = [await fake(() => old.port), await fake(() => master.port), await fake(() => master.port)]
   const redis = connectBy(sentinels)
   await until(async () => redis.status === 'ready' && redis.stream.remotePort === master.port)
+  const { stream } = redis
+  const { connector } = redis as unknown as { connector: SentinelConnector & { failoverDetector: FailoverDetector } }
+  await until(async () => sentinels.every(({ listeners }) => listeners.size === 1))
+  // Each is asked once it is listened to. The answers to these questions come behind those.
+  const asked = Object.create(connector) as SentinelConnector
+  for (const { address } of connector.failoverDetector.sentinels) await asked.resolve(address)
+  expect([redis.stream === stream, stream.writableEnded]).toEqual([true, false])
 })
 
 it('stays with the master when a sentinel tells late that it is master, or of a master of another name', async () => {
