@@ -8,9 +8,17 @@ const STEP_MS = 10
 export class AnsweredScript extends RedisScript {
   #open = 0
 
-  override async run(...call: Parameters<RedisScript['run']>): ReturnType<RedisScript['run']> {
+  override run(...call: Parameters<RedisScript['run']>): ReturnType<RedisScript['run']> {
+    return this.#awaited(super.run(...call))
+  }
+
+  override claimFormat(...claim: Parameters<RedisScript['claimFormat']>): ReturnType<RedisScript['claimFormat']> {
+    return this.#awaited(super.claimFormat(...claim))
+  }
+
+  #awaited<T>(answer: Promise<T>): Promise<T> {
     this.#open++
-    return super.run(...call).finally(() => this.#open--)
+    return answer.finally(() => this.#open--)
   }
 
   /** Lets `ms` pass. What goes to Redis one after the other is answered before more time passes. */
