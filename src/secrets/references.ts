@@ -112,15 +112,15 @@ export function lookUpWith(
     const { kind, name } = reference
     if (kind !== '' && isBlank(name))
       return { problem: 'a reference has no name behind its ":"; write ${env:NAME} or ${file:/path}' }
+    // Others read a default behind the name, which may be a secret.
+    if (/:[-=?+]/.test(name)) return { problem: 'a reference has no default: leave out what stands behind the name' }
     switch (kind) {
       case 'env': {
         // `valueOf` and its like are inherited, and no variables.
-        const value = Object.hasOwn(env, name) ? env[name] : undefined
-        // Others read a default behind the name, which may be a secret.
-        if (value === undefined && name.includes(':'))
-          return { problem: 'a reference has no default: leave out what stands behind the name' }
-        if (value === undefined) return { problem: `the environment variable ${name} is not set` }
-        return { text: value }
+        if (Object.hasOwn(env, name)) return { text: env[name]! }
+        const [word] = /^\w*/.exec(name)!
+        const shown = word === name ? `${name} is not set` : `${word}… is not set; a reference has no default`
+        return { problem: `the environment variable ${shown}` }
       }
       case 'file': {
         const path = resolve(folder, name)

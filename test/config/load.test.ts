@@ -1070,10 +1070,15 @@ describe('references in a configuration', () => {
       ])
   })
 
-  it('show no default, which may be a secret', () => {
-    expect(problemsOf(VALID.replace('id: AbCdEf', 'id: "${env:NOPE:-hidden}"'))).toEqual([
-      expect.stringMatching(/prod\.id: a reference has no default: leave out what stands behind the name$/),
-    ])
+  it.each([
+    ['env:NOPE:-hidden', 'a reference has no default: leave out what stands behind the name'],
+    ['file:/nope:-hidden', 'a reference has no default: leave out what stands behind the name'],
+    ['vault:kv/nope#key:-hidden', 'a reference has no default: leave out what stands behind the name'],
+    ['env:NOPE-hidden', 'the environment variable NOPE… is not set; a reference has no default'],
+    ['env:NOPE:hidden', 'the environment variable NOPE… is not set; a reference has no default'],
+  ])('show no default, which may be a secret: ${%s}', (reference, problem) => {
+    const found = problemsOf(VALID.replace('id: AbCdEf', `id: "\${${reference}}"`))
+    expect(found).toEqual([expect.stringMatching(new RegExp(`prod\\.id: ${problem}$`))])
   })
 
   it.each(['env:', 'file:', 'secret:', 'vault: '])('need a name: ${%s}', (reference) => {
