@@ -54,7 +54,12 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     try {
       await audit.record(actor, { action: `client.${action}`, target, name, before, after })
     } catch (error) {
-      if (undo !== undefined) await clients.change(name, (stored) => (stored?.id === target ? undo(stored) : stored!))
+      const takeBack = (stored: StoredClient | undefined): StoredClient =>
+        stored?.id === target && undo !== undefined
+          ? { ...undo(stored), updatedAt: clock.wall(), version: stored.version + 1 }
+          : stored!
+      // It may fail for the same reason, which the first error tells.
+      if (undo !== undefined) await clients.change(name, takeBack).catch(() => undefined)
       throw error
     }
   }
