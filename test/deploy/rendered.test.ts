@@ -304,8 +304,8 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
   })
 
   it.each([
-    ['{}', 3128],
-    ['{"port":8888}', 8888],
+    ['{"host":"0.0.0.0","ca":"/ca/sluice"}', 3128],
+    ['{"host":"0.0.0.0","ca":"/ca/sluice","port":8888}', 8888],
   ])('has a port for the forward proxy where the configuration has %s', (forwardProxy, port) => {
     const own = render(`config={"forwardProxy":${forwardProxy}}`)
     expectValid(own)
@@ -328,6 +328,8 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     ['an amount of memory that is none', 'resources={"limits":{"memory":"much"}}', /memory/],
     ['a port that only the gateway would know', 'config={"server":{"port":"${env:PORT}"}}', /config\.server\.port: /],
     ['less time to stop than a drain takes', 'config={"server":{"drain":"2m"}}', /takes 125 s to stop.*is 60$/m],
+    ['a forward proxy that no pod could reach', 'config={"forwardProxy":{}}', /forwardProxy in a pod needs host/],
+    ['one whose CA is each pod’s own', 'config={"forwardProxy":{"host":"0.0.0.0"}}', /forwardProxy in a pod needs/],
     ['the same with a delay', 'config={"server":{"shutdownDelay":"34500ms"}}', /takes 60 s to stop.*is 60$/m],
   ])('refuses %s', (_, setting, message) => {
     expect(() => render(setting)).toThrow(message)
