@@ -255,6 +255,8 @@ function addKeyCommands(program: Command): void {
   command(keys, 'revoke', 'take a key out of the configuration file')
     .argument('<hash>', 'the hash, or enough of its beginning, or the key itself')
     .option(...CONFIG)
+    // A part of a key may begin like an option, and commander would show it.
+    .allowUnknownOption()
     .action(lazy(async () => (await import('./keys.ts')).revokeKey))
 }
 
@@ -263,6 +265,7 @@ function addCredentialCommands(program: Command): void {
   command(credentials, 'set', 'store a secret, read from a prompt or from stdin')
     .argument('<name>')
     .allowExcessArguments()
+    .allowUnknownOption()
     .option(
       '--expires <date>',
       'when the vendor stops taking it, such as 2027-01-31 (the end of that day in UTC) or 2027-01-31T18:00Z',
@@ -272,6 +275,7 @@ function addCredentialCommands(program: Command): void {
   command(credentials, 'rotate', 'put a new value beside the one in force, read from a prompt or from stdin')
     .argument('[name]')
     .allowExcessArguments()
+    .allowUnknownOption()
     .option(
       '--expires <date>',
       'when the vendor stops taking it, such as 2027-01-31 (the end of that day in UTC) or 2027-01-31T18:00Z',

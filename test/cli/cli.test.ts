@@ -613,7 +613,7 @@ describe('sluice keys revoke', () => {
     const [{ key, keyHash }, other] = [createKey(), createKey()]
     const clients = { bot: { keys: [keyHash, hashKey('two')] } }
     const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), clients }))
-    for (const wrong of [other.key, key.slice(4), `sha256:${key}`, key.toUpperCase()]) {
+    for (const wrong of [other.key, key.slice(4), `-${key.slice(5)}`, `sha256:${key}`, key.toUpperCase()]) {
       const { code, stdout, stderr } = await runCommand(['keys', 'revoke', wrong], { cwd })
       expect([code, stdout]).toEqual([1, ''])
       expect(stderr).toMatch(/^no key begins with sha256:[\da-f]{64}\n$|^give a hash, as npx sluice keys list shows it/)

@@ -130,8 +130,10 @@ describe('sluice credentials', () => {
   it('takes no value as an argument, and does not repeat one that was put there', async () => {
     const place = newConfig('http://127.0.0.1:9')
     const extra = await runCommand(['credentials', 'set', 'x/main', 'one-secret'], place)
+    const dashed = await runCommand(['credentials', 'set', 'x/main', '-one-secret'], place)
+    const rotated = await runCommand(['credentials', 'rotate', 'x/main', '--one-secret=2'], place)
     const misplaced = await runCommand(['credentials', 'set', 'pässword-secret'], place)
-    for (const { code, stdout, stderr } of [extra, misplaced]) {
+    for (const { code, stdout, stderr } of [extra, dashed, rotated, misplaced]) {
       expect(code).toBe(1)
       expect(stdout + stderr).not.toContain('-secret')
     }
