@@ -42,6 +42,11 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
   }
   const find = (id: string): ShownClient => oneOf(all(), 'client', id)
   const deleted = (client: StoredClient): StoredClient => ({ ...client, keys: [], deletedAt: clock.wall() })
+  const nextOf = (stored: StoredClient, changed: (client: StoredClient) => StoredClient): StoredClient => ({
+    ...changed(stored),
+    updatedAt: clock.wall(),
+    version: stored.version + 1,
+  })
   /** `undo` takes the change back if it can't be noted: an answer with an error shows no new key, and nothing else ever does. */
   const note = async (
     { actor }: FastifyRequest,
@@ -54,12 +59,10 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     try {
       await audit.record(actor, { action: `client.${action}`, target, name, before, after })
     } catch (error) {
-      const takeBack = (stored: StoredClient | undefined): StoredClient =>
-        stored?.id === target && undo !== undefined
-          ? { ...undo(stored), updatedAt: clock.wall(), version: stored.version + 1 }
-          : stored!
+      if (undo === undefined) throw error
+      const takeBack = (stored?: StoredClient): StoredClient => (stored?.id === target ? nextOf(stored, undo) : stored!)
       // It may fail for the same reason, which the first error tells.
-      if (undo !== undefined) await clients.change(name, takeBack).catch(() => undefined)
+      await clients.change(name, takeBack).catch(() => undefined)
       throw error
     }
   }
@@ -85,7 +88,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
         throw new AdminProblem(412, 'PRECONDITION_FAILED', 'the client was changed meanwhile: read it again')
       }
       before = stored
-      after = { ...changed(stored), updatedAt: clock.wall(), version: stored.version + 1 }
+      after = nextOf(stored, changed)
       return after
     })
     const shownAfter = managedClient(after!)
