@@ -9,6 +9,10 @@ const { kHTTP2Session } = symbols as { readonly kHTTP2Session: unique symbol }
 
 const REFUSED = 'REFUSED_STREAM'
 
+class SessionEnded extends Error {
+  readonly code = 'ERR_HTTP2_INVALID_SESSION'
+}
+
 /** Whether the upstream refused the stream of a call. It thereby says that it has done no part of the call (RFC 9113 §8.7). */
 export function isRefusedStream(error: unknown): boolean {
   return (error as { code?: string } | undefined)?.code === REFUSED
@@ -32,6 +36,8 @@ export function cancelStreams(pool: Pool, answerWithinMs: number): void {
     const probe = probeOf(session, answerWithinMs)
     const request = session.request.bind(session)
     session.request = (headers, options) => {
+      // Node would make a stream that fails. undici takes this error for the reason to send the call over another connection.
+      if (session.destroyed || session.closed) throw new SessionEnded('the HTTP/2 connection has ended')
       const stream = request(headers, options)
       const { bytesRead } = session.socket
       const close = stream.close.bind(stream)

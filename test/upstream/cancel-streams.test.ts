@@ -1,8 +1,18 @@
 import { once } from 'node:events'
-import { constants, createServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import {
+  type ClientHttp2Session,
+  constants,
+  createServer,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2'
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
+// @ts-expect-error: it has no types
+import symbols from 'undici/lib/core/symbols.js'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { Pool } from '../../src/packages/undici.ts'
+import { cancelStreams } from '../../src/upstream/cancel-streams.ts'
 import {
   type OutgoingRequest,
   type ResponseControl,
@@ -108,6 +118,26 @@ describe('a connection of HTTP/2 on which nothing came since a stream began that
     expect(sessions).toHaveLength(1)
   })
 })
+
+it.each(['close', 'destroy'] as const)(
+  'a call goes over another connection after %s() of the first one',
+  async (end) => {
+    const { port, sessions } = await startServer()
+    const pool = new Pool(`http://127.0.0.1:${port}`, {
+      allowH2: true,
+      connections: 1,
+      ...({ useH2c: true } as object),
+    })
+    cancelStreams(pool, 5_000)
+    const connected = once(pool, 'connect') as Promise<[URL, Record<symbol, ClientHttp2Session>[]]>
+    await pool.request({ method: 'GET', path: '/' })
+    const [, targets] = await connected
+    targets.at(-1)![symbols.kHTTP2Session]![end]()
+    const call = pool.request({ method: 'GET', path: '/' })
+    await expect.poll(() => sessions.length).toBe(2)
+    await Promise.all([expect(call).rejects.toThrow(OVER), pool.destroy(OVER)])
+  },
+)
 
 const SETTINGS = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
