@@ -19,6 +19,9 @@ export interface Started {
   stop(): Promise<void>
 }
 
+/** What bin/sluice.cjs starts Node with, for processes that do without it. */
+export const NODE_OPTIONS = ['--managed-zone-memory', '--max-semi-space-size=8'] as const
+
 /** Starts the program with a configuration, and waits until it listens. Its log is read on and thrown away, as by an agent. */
 export async function startProgram(
   config: object,
@@ -28,8 +31,8 @@ export async function startProgram(
   const file = join(folder, 'sluice.yaml')
   writeFileSync(file, stringify({ server: { port: 0 }, admin: { port: 0 }, store: { dir: folder }, ...config }))
   const imports = before.flatMap((name) => ['--import', new URL(name, import.meta.url).href])
-  const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
-  const child = spawn(process.execPath, [...imports, main, 'start', '--config', file], {
+  const program = fileURLToPath(new URL('../../bin/sluice.cjs', import.meta.url))
+  const child = spawn(process.execPath, [...imports, program, 'start', '--config', file], {
     cwd: folder,
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, NODE_ENV: 'production', ...env },
