@@ -34,11 +34,12 @@ function run() {
 }
 
 /**
- * On Windows `execve` throws, and Node forbids it to a process that runs with permissions. A channel to a parent would be lost, and so
- * would a debugger.
+ * On Windows and in a thread `execve` throws, and Node forbids it to a process that runs with permissions. A channel to a parent would
+ * be lost, and so would a debugger.
  */
 function canBecomeAnother() {
-  return process.platform !== 'win32' && !process.send && !process.permission && !isInspected()
+  var isMainThread = require('worker_threads').isMainThread
+  return isMainThread && process.platform !== 'win32' && !process.send && !process.permission && !isInspected()
 }
 
 function isInspected() {

@@ -1264,6 +1264,30 @@ describe('as a process of its own', () => {
     expect([status, stdout]).toEqual([0, expect.stringContaining('Usage: sluice start')])
   })
 
+  it('reads a large configuration again in a thread, which runs the same program', async () => {
+    const told = `
+      import { syncBuiltinESMExports } from 'node:module'
+      import threads from 'node:worker_threads'
+      threads.Worker = class extends threads.Worker {
+        constructor(...args) {
+          super(...args)
+          this.once('message', () => console.error('a thread answered')).on('error', console.error)
+        }
+      }
+      syncBuiltinESMExports()`
+    const routes = Array.from({ length: 200 }, (_, i) => ({ path: `/things${i}/{id}`, class: 'read' }))
+    const accounts = { main: { credential: { value: 'x' } } }
+    const upstreams = { any: { url: 'http://127.0.0.1:9', accounts, routes, limits: { read: [] } } }
+    const cwd = folderWith(stringify({ server: { port: 0 }, admin: { port: 0 }, store: { dir: '.' }, upstreams }))
+    const imported = `data:text/javascript,${encodeURIComponent(told)}`
+    const command = [process.execPath, '--import', imported, join(ROOT, 'bin/sluice.cjs')]
+    const program = new Program(['start'], { cwd, command })
+    await program.line(/"msg":"listening"/)
+    program.kill('SIGHUP')
+    await expect.poll(() => program.stderr).not.toBe('')
+    expect(program.stderr).toBe('a thread answered\n')
+  })
+
   it('stays the process that a debugger was told of', () => {
     const args = ['--inspect=127.0.0.1:0', join(ROOT, 'bin/sluice.cjs'), 'start', '--help']
     const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
