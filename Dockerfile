@@ -17,7 +17,7 @@ COPY deploy/fill-compile-cache.ts ./deploy/
 RUN install -d -o 1000 -g 1000 node_modules/.cache
 USER 1000:1000
 # With the option that bin/sluice.cjs gives the gateway, and without, as for `sluice top`.
-RUN node --managed-zone-memory --max-semi-space-size=8 deploy/fill-compile-cache.ts && node deploy/fill-compile-cache.ts
+RUN node --managed-zone-memory deploy/fill-compile-cache.ts && node deploy/fill-compile-cache.ts
 
 FROM node:26-trixie-slim
 ENV NODE_ENV=production

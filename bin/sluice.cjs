@@ -6,8 +6,8 @@ var path = require('path')
 
 var NEEDED = 26
 // V8 takes these options at the start of a process only. The memory of its compiler then goes back to the system: by default it comes
-// from malloc, which keeps it. And a young generation of half the size takes half as long to collect while many calls wait.
-var OPTIONS = ['--managed-zone-memory', '--max-semi-space-size=8']
+// from malloc, which keeps it.
+var OPTIONS = ['--managed-zone-memory']
 // A clone runs its TypeScript; a package has only what was built of it, because Node strips no types below node_modules.
 var source = path.join(__dirname, '../src/main.ts')
 var program = fs.existsSync(source) ? source : path.join(__dirname, '../dist/main.js')

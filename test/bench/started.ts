@@ -20,7 +20,7 @@ export interface Started {
 }
 
 /** What bin/sluice.cjs starts Node with, for processes that do without it. */
-export const NODE_OPTIONS = ['--managed-zone-memory', '--max-semi-space-size=8'] as const
+export const NODE_OPTIONS = ['--managed-zone-memory'] as const
 
 /** Starts the program with a configuration, and waits until it listens. Its log is read on and thrown away, as by an agent. */
 export async function startProgram(
