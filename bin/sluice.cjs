@@ -5,9 +5,9 @@ var fs = require('fs')
 var path = require('path')
 
 var NEEDED = 26
-// V8 takes these options at the start of a process only. The memory of its compiler then goes back to the system: by default it comes
-// from malloc, which keeps it.
-var OPTIONS = ['--managed-zone-memory']
+// The memory of V8's compiler then goes back to the system. By default it comes from malloc, which keeps it. V8 takes the option at the
+// start of a process only.
+var OPTION = '--managed-zone-memory'
 // A clone runs its TypeScript; a package has only what was built of it, because Node strips no types below node_modules.
 var source = path.join(__dirname, '../src/main.ts')
 var program = fs.existsSync(source) ? source : path.join(__dirname, '../dist/main.js')
@@ -26,9 +26,9 @@ function isInstalled() {
 
 /** With the compile cache of src/main.ts, so that Node needs its compiler of TypeScript not even for that file. */
 function run() {
-  // The process becomes a Node with the options, which keeps its id and its files.
-  if (isGateway() && process.execArgv.indexOf(OPTIONS[0]) < 0 && canBecomeAnother())
-    process.execve(process.execPath, [process.execPath].concat(OPTIONS, process.execArgv, process.argv.slice(1)))
+  // The process becomes a Node with the option, which keeps its id and its files.
+  if (isGateway() && process.execArgv.indexOf(OPTION) < 0 && canBecomeAnother())
+    process.execve(process.execPath, [process.execPath, OPTION].concat(process.execArgv, process.argv.slice(1)))
   require('module').enableCompileCache(path.join(__dirname, '../node_modules/.cache/compile'))
   require(program)
 }
@@ -62,7 +62,7 @@ function bundledNode() {
 
 /** Stands before the program as if it were it: same terminal, same signals, same end. */
 function runWith(node) {
-  var args = (isGateway() ? OPTIONS : []).concat(program, process.argv.slice(2))
+  var args = (isGateway() ? [OPTION] : []).concat(program, process.argv.slice(2))
   var child = require('child_process').spawn(node, args, { stdio: 'inherit' })
   var signals = ['SIGTERM', 'SIGHUP', 'SIGINT']
   signals.forEach(function (signal) {

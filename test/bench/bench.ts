@@ -9,7 +9,6 @@ import { parseArgs } from 'node:util'
 import { bar } from './bar.ts'
 import { get, load, startUpstream, stayAwake } from './driver.ts'
 import { OTHER_PROXIES, type Running, startOther } from './other-proxies.ts'
-import { NODE_OPTIONS } from './started.ts'
 import { findRedis } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
@@ -170,10 +169,7 @@ type Started = Running & { switchTo(message: string): Promise<void> }
 async function start({ file, env, before = [] }: Subject, folder: string): Promise<Started> {
   const child = fork(fileURLToPath(new URL(file, import.meta.url)), {
     env: { ...process.env, NODE_ENV: 'production', GATEWAY_STORE: `${store.path}/${folder}`, ...env },
-    execArgv: [
-      ...(file === 'gateway.ts' ? NODE_OPTIONS : []),
-      ...[...before, 'cpu-reporter.ts'].flatMap((name) => ['--import', new URL(name, import.meta.url).href]),
-    ],
+    execArgv: [...before, 'cpu-reporter.ts'].flatMap((name) => ['--import', new URL(name, import.meta.url).href]),
     stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc'],
   })
   if (canPin) spawnSync('taskset', ['-a', '-p', '-c', '0', String(child.pid)])

@@ -7,7 +7,6 @@ import { parseArgs } from 'node:util'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import { bar } from './bar.ts'
 import { load, openLoad, startUpstream, stayAwake } from './driver.ts'
-import { NODE_OPTIONS } from './started.ts'
 import { measureMixedLoad } from './mixed-load.ts'
 
 /**
@@ -88,7 +87,6 @@ async function measureAdded(): Promise<void> {
 async function startGateway(upstream: string, store: string): Promise<{ child: ChildProcess; gatewayPort: number }> {
   const child = fork(fileURLToPath(new URL('gateway.ts', import.meta.url)), {
     env: { ...process.env, NODE_ENV: 'production', UPSTREAM: upstream, GATEWAY_STORE: store },
-    execArgv: [...NODE_OPTIONS],
     stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc'],
   })
   if (canPin) spawnSync('taskset', ['-a', '-p', '-c', '0', String(child.pid)])

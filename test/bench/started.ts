@@ -19,9 +19,6 @@ export interface Started {
   stop(): Promise<void>
 }
 
-/** What bin/sluice.cjs starts Node with, for processes that do without it. */
-export const NODE_OPTIONS = ['--managed-zone-memory'] as const
-
 /** Starts the program with a configuration, and waits until it listens. Its log is read on and thrown away, as by an agent. */
 export async function startProgram(
   config: object,

@@ -7,7 +7,6 @@ import { DEMO_ACCOUNT, DEMO_KEY } from '../../src/cli/demo.ts'
 import { createKey } from '../../src/clients/keys.ts'
 import { hasProgram } from '../support/packages.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
-import { NODE_OPTIONS } from '../bench/started.ts'
 import { dockerfileStages } from './dockerfile.ts'
 import { ROOT } from './repository.ts'
 
@@ -185,7 +184,7 @@ async function runAsDeployed(podman: Command, folder: string, options: readonly 
     () => spawnSync('podman', [...options, 'healthcheck', 'run', GATEWAY]).status === 0,
   )
   check(podman('exec', GATEWAY, 'id', '-u').trim() === '1000', 'its process is not root')
-  for (const options of [[], NODE_OPTIONS]) {
+  for (const options of [[], ['--managed-zone-memory']]) {
     const uses = podman('exec', GATEWAY, 'node', ...options, '-e', USES_COMPILER).trim()
     check(uses === 'false', `node ${options.join(' ')} finds compiled what it runs`)
   }
