@@ -11,10 +11,13 @@ import type { ClientConfig, ClientScope } from '../schema/client-schema.ts'
 import { Budgets, type Hierarchy, type Level } from './budget.ts'
 import { type CertificateRule, certificateOf, fitsCertificate } from './certificates.ts'
 import { type Client, clientOf } from './client.ts'
+import { ConnectionNotes } from './connection-notes.ts'
 import { ClientKeys, type Key, keyOf } from './keys.ts'
 import type { ManagedClients } from './managed.ts'
 import { readKeys } from './presented-keys.ts'
 import type { TokenIssuers, Verdict } from './token-issuers.ts'
+
+const CERTIFICATE = Symbol('client of the certificate')
 
 export interface CallersOptions {
   /** Undefined if the configuration has no clients. */
@@ -38,7 +41,7 @@ interface Index {
   /** The clients that were found before, by the claims of a token. */
   readonly byClaims: WeakMap<object, Client>
   /** The same by the connection of a certificate, and when that expires. */
-  readonly byConnection: WeakMap<object, { readonly client: Client | undefined; readonly expires: number }>
+  readonly byConnection: ConnectionNotes<{ readonly client: Client | undefined; readonly expires: number }>
 }
 
 /**
@@ -206,7 +209,14 @@ export class Callers {
       for (const key of stored) keys.add(key, client)
       addScope(client, scope)
     }
-    return { clients, keys, byToken, byCertificate, byClaims: new WeakMap(), byConnection: new WeakMap() }
+    return {
+      clients,
+      keys,
+      byToken,
+      byCertificate,
+      byClaims: new WeakMap(),
+      byConnection: new ConnectionNotes(CERTIFICATE),
+    }
   }
 }
 

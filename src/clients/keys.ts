@@ -1,6 +1,9 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { KeyConfig } from '../schema/client-schema.ts'
+import { ConnectionNotes } from './connection-notes.ts'
+
+const ACCEPTED_KEY = Symbol('accepted key')
 
 /** What is stored of a key: never the key itself. */
 export interface Key {
@@ -22,25 +25,13 @@ interface Entry<Client> {
 }
 
 /**
- * The property of a connection with the key that it was last accepted with. A WeakMap of all connections would do, too, but V8 goes
- * through it while everything stands still. With 10,000 connections that took up to 20 ms of each collection.
- */
-const KNOWN = Symbol('known key')
-
-interface Known<Client> {
-  /** Those keys are not the keys of a later configuration. */
-  readonly owner: ClientKeys<Client>
-  readonly key: string
-  readonly entry: Entry<Client>
-}
-
-/**
  * Finds the client of a key by the key's SHA-256, which is all that is stored. A key that was accepted also stays in
  * memory for as long as its connection, so that it is not hashed again.
  */
 export class ClientKeys<Client> {
   readonly #clock: Clock
   readonly #byPrefix = new Map<number, Entry<Client>[]>()
+  readonly #byConnection = new ConnectionNotes<{ key: string; entry: Entry<Client> }>(ACCEPTED_KEY)
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -53,26 +44,20 @@ export class ClientKeys<Client> {
 
   /** The client that a key belongs to. The key that the connection was last accepted with is not hashed again. */
   find(key: string, connection: object): Client | 'expired' | undefined {
-    const known = this.#known(connection)
+    const known = this.#byConnection.get(connection)
     return this.#judge(key, connection, known?.key === key ? known.entry : this.#look(key))
   }
 
   /** The client that a key belongs to, if the connection was last accepted with that key. Looks up no other key. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
-    const known = this.#known(connection)
+    const known = this.#byConnection.get(connection)
     return known?.key === key ? this.#judge(key, connection, known.entry) : undefined
-  }
-
-  #known(connection: object): Known<Client> | undefined {
-    const known = (connection as { [KNOWN]?: Known<Client> })[KNOWN]
-    return known?.owner === this ? known : undefined
   }
 
   #judge(key: string, connection: object, entry: Entry<Client> | undefined): Client | 'expired' | undefined {
     if (entry === undefined) return undefined
     if (entry.expires !== Infinity && entry.expires <= this.#clock.wall()) return 'expired'
-    if (this.#known(connection)?.entry !== entry)
-      (connection as { [KNOWN]?: Known<Client> })[KNOWN] = { owner: this, key, entry }
+    if (this.#byConnection.get(connection)?.entry !== entry) this.#byConnection.set(connection, { key, entry })
     return entry.client
   }
 
