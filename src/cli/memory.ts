@@ -10,8 +10,6 @@ const GROWTH = [
   { percent: 200, below: 128 * 1_048_576 },
   { percent: 100, below: 256 * 1_048_576 },
 ]
-/** So many megabytes of objects V8 may move in one collection, in place of 4. Nothing else runs meanwhile. */
-const MOST_MOVED_MB = 1
 /** A process collects garbage while it is quiet if it holds so many bytes more than the fewest since the last time. */
 const WORTH = 16 * 1_048_576
 
@@ -27,7 +25,6 @@ const WORTH = 16 * 1_048_576
  * which takes longer than to pass them on.
  */
 export function manageMemory(lookEveryMs = 5_000): void {
-  setFlagsFromString(`--compaction-max-evacuated-bytes-mb=${MOST_MOVED_MB}`)
   let cpu = process.cpuUsage()
   let least = getHeapStatistics().total_physical_size
   const set = (isQuiet: boolean): void => {
