@@ -8,6 +8,8 @@ var NEEDED = 26
 // The memory of V8's compiler then goes back to the system. By default it comes from malloc, which keeps it. V8 takes the option at the
 // start of a process only.
 var OPTION = '--managed-zone-memory'
+// Options of Node that load code before the program, or start a profiler.
+var BEFORE = /(^| )(-r|--(require|import|loader|experimental-loader|(cpu-|heap-)?prof))/
 // A clone runs its TypeScript; a package has only what was built of it, because Node strips no types below node_modules.
 var source = path.join(__dirname, '../src/main.ts')
 var program = fs.existsSync(source) ? source : path.join(__dirname, '../dist/main.js')
@@ -35,11 +37,12 @@ function run() {
 
 /**
  * On Windows and in a thread `execve` throws, and Node forbids it to a process that runs with permissions. A channel to a parent would
- * be lost, and so would a debugger.
+ * be lost, and so would a debugger. Code that was loaded before would run twice. The signal of a profiler would end the new process.
  */
 function canBecomeAnother() {
-  var isMainThread = require('worker_threads').isMainThread
-  return isMainThread && process.platform !== 'win32' && !process.send && !process.permission && !isInspected()
+  if (process.platform === 'win32' || !require('worker_threads').isMainThread) return false
+  if (process.send || process.permission || isInspected()) return false
+  return !BEFORE.test(process.execArgv.concat(process.env.NODE_OPTIONS || '').join(' '))
 }
 
 function isInspected() {

@@ -29,7 +29,8 @@ export async function startProgram(
   writeFileSync(file, stringify({ server: { port: 0 }, admin: { port: 0 }, store: { dir: folder }, ...config }))
   const imports = before.flatMap((name) => ['--import', new URL(name, import.meta.url).href])
   const program = fileURLToPath(new URL('../../bin/sluice.cjs', import.meta.url))
-  const child = spawn(process.execPath, [...imports, program, 'start', '--config', file], {
+  // With code that is loaded before it, the program does not give itself this option.
+  const child = spawn(process.execPath, ['--managed-zone-memory', ...imports, program, 'start', '--config', file], {
     cwd: folder,
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, NODE_ENV: 'production', ...env },
