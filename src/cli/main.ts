@@ -77,6 +77,10 @@ function buildProgram(): Command {
     .version(manifest.version)
     .showHelpAfterError('Try --help.')
     .enablePositionalOptions()
+    // Commander lists all arguments if there are too many, and one may be a secret.
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^(error: too many arguments[^:]*):[^]*/, '$1.\n')),
+    })
     .hook('preAction', (_, command) => {
       if (command.name() === 'start') growYoungGeneration(1)
       const isServer = SERVERS.has(command.name())

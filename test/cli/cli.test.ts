@@ -619,6 +619,16 @@ describe('sluice keys revoke', () => {
       expect(stderr).toMatch(/^no key begins with sha256:[\da-f]{64}\n$|^give a hash, as npx sluice keys list shows it/)
       expect(stderr.toLowerCase()).not.toContain(wrong.slice(-20).toLowerCase())
     }
+    for (const args of [
+      ['keys', 'revoke', keyHash, key],
+      ['keys', 'list', key],
+      ['credentials', 'remove', 'main', `${key}\n: ${key}`],
+    ]) {
+      const { code, stdout, stderr } = await runCommand(args, { cwd })
+      expect([code, stdout]).toEqual([1, ''])
+      expect(stderr).toMatch(/^error: too many arguments for '\w+'\. Expected \d arguments? but got \d\.\n/)
+      expect(stderr).not.toContain(key.slice(4))
+    }
     expect(await runCommand(['keys', 'revoke', key], { cwd })).toMatchObject({ code: 0, stderr: '' })
     expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).not.toContain(keyHash)
   })
@@ -829,7 +839,7 @@ describe('sluice quota', () => {
       const gateway = await startProcess({ ...harnessConfig('http://x'), store, server: { port: 0, workers } })
       expect(await runCommand(['quota', '--url', gateway.adminUrl])).toMatchObject({
         code: 1,
-        stderr: expect.stringMatching(/^the quota store does not answer\n$/),
+        stderr: expect.stringMatching(/^the quota store .*; calls that need a quota are refused\n$/),
       })
       expect((await fetch(`${gateway.adminUrl}/metrics`)).status).toBe(200)
     }
@@ -1286,6 +1296,24 @@ describe('as a process of its own', () => {
     program.kill('SIGHUP')
     await expect.poll(() => program.stderr).not.toBe('')
     expect(program.stderr).toBe('a thread answered\n')
+  })
+
+  it.each(['--import', '--require', '-r', '--cpu-prof'])('stays the process that %s was given to', (option) => {
+    const folder = newFolder()
+    const told = join(folder, 'told.cjs')
+    writeFileSync(told, `process.stderr.write('loaded\\n')`)
+    const args = option === '--cpu-prof' ? [option, `--cpu-prof-dir=${folder}`, '--require', told] : [option, told]
+    for (const [given, env] of [
+      [args, {}],
+      [[], { NODE_OPTIONS: args.join(' ') }],
+    ] as const) {
+      const command = [...given, join(ROOT, 'bin/sluice.cjs'), 'start', '--help']
+      const { status, stderr } = spawnSync(process.execPath, command, {
+        encoding: 'utf8',
+        env: { ...process.env, ...env },
+      })
+      expect([status, stderr]).toEqual([0, 'loaded\n'])
+    }
   })
 
   it('stays the process that a debugger was told of', () => {
