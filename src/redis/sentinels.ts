@@ -50,6 +50,8 @@ export function followSentinels(connector: SentinelConnector, detector: Failover
       this.disconnect()
     }
     for (const { address, client } of this.sentinels) {
+      // It is tried again. Without a listener ioredis would write each attempt that fails to stderr.
+      client.on('error', () => undefined)
       client.on('message', (_, message: string) => {
         const [name, , , host, port] = message.split(' ')
         const isOther = name === this.connector.options.name && this.connector.master !== `${host}:${port}`

@@ -1,9 +1,10 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import type { Redis } from 'ioredis'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { connectRedis } from '../../src/redis/connection.ts'
 import type { FailoverDetector, SentinelConnector } from '../../src/redis/sentinels.ts'
+import { freePort } from '../support/find-redis.ts'
 import { storeOf } from '../support/ledger-load.ts'
 import { until } from '../support/redis-topologies.ts'
 
@@ -89,4 +90,18 @@ it('stays with the master when a sentinel tells late that it is master, or of a 
   named = next.port
   sentinel.say(`mymaster 127.0.0.1 ${master.port} 127.0.0.1 ${next.port}`)
   await until(async () => redis.status === 'ready' && redis.stream.remotePort === next.port)
+})
+
+it('tries a sentinel that is away again and again, and writes nothing to stderr', async () => {
+  const written = vi.spyOn(console, 'error').mockImplementation(() => undefined)
+  onTestFinished(() => written.mockRestore())
+  const master = await fake()
+  const sentinel = await fake(() => master.port)
+  const redis = connectBy([sentinel, { port: await freePort() }])
+  await until(async () => redis.status === 'ready' && sentinel.listeners.size === 1)
+  const { connector } = redis as unknown as { connector: { failoverDetector: FailoverDetector } }
+  const { client } = connector.failoverDetector.sentinels[1]!
+  // `once` of node:events would take the error for its own.
+  for (let n = 0; n < 2; n++) await new Promise((resolve) => client.once('reconnecting', resolve))
+  expect(written).not.toHaveBeenCalled()
 })
