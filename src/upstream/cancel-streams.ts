@@ -48,6 +48,17 @@ export function cancelStreams(pool: Pool, answerWithinMs: number): void {
         if (!session.destroyed && session.socket.bytesRead === bytesRead) probe()
         close(code, callback)
       }
+      const push = stream.push.bind(stream)
+      stream.push = (chunk, encoding) => {
+        const isReset = stream.closed && stream.rstCode === constants.NGHTTP2_NO_ERROR && !stream.destroyed
+        if (chunk !== null || !isReset) return push(chunk, encoding)
+        // The upstream reset the stream before the end of its answer. Without an error code Node would take what came for the whole. It
+        // is still busy with the stream.
+        process.nextTick(() =>
+          stream.destroy(new errors.SocketError('the stream was reset before the end of the answer')),
+        )
+        return false
+      }
       // The upstream may answer before the rest of the body has come. undici then forgets the stream, and it would stay open.
       stream.once('end', () => void (stream.writableEnded || stream.close()))
       return stream.once('error', ownUpToRefusal)

@@ -567,6 +567,20 @@ describe('an upstream with HTTP/2', () => {
     await expect.poll(() => gateway.lines).toMatchObject([{ attempts: 1 + retries }])
   })
 
+  it('has not answered whole where it resets a stream without an error', async () => {
+    const upstream = await startH2Upstream('http')
+    const gateway = await startGateway(harnessConfig(upstream.url, { http2: true }))
+    const answer = call(gateway.url, PATH)
+    await expect.poll(() => upstream.streams.length).toBe(1)
+    const { stream } = upstream.streams[0]!
+    // Node does not end a stream that waits for its trailers.
+    stream.respond({ ':status': 200 }, { waitForTrailers: true })
+    stream.write('half')
+    stream.close(constants.NGHTTP2_NO_ERROR)
+    await expect(answer).rejects.toThrow()
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'broken_off' }])
+  })
+
   it('is asked once more where a stream was reset before its answer, but not for a POST', async () => {
     const upstream = await startH2Upstream('http')
     const gateway = await startGateway(

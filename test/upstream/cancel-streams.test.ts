@@ -89,6 +89,31 @@ it('a stream of HTTP/2 whose answer came before the rest of its body is cancelle
   await expect.poll(() => stream.rstCode, { timeout: 5_000 }).toBe(CANCEL)
 })
 
+it.each([
+  ['is not whole where it is reset without an error', 'onResponseError', false],
+  ['is whole where it is reset after its end', 'onResponseEnd', true],
+] as const)('an answer over HTTP/2 %s', async (_, event, isWhole) => {
+  const { transport, streams } = await setUp()
+  const ended = Promise.withResolvers<string>()
+  const body = Buffer.alloc(1_000_000)
+  send(
+    transport,
+    { ...GET, method: 'POST', body },
+    {
+      onResponseEnd: () => ended.resolve('onResponseEnd'),
+      onResponseError: () => ended.resolve('onResponseError'),
+    },
+  )
+  await expect.poll(() => streams.length).toBe(2)
+  const stream = streams[1]!
+  // Node does not end a stream that waits for its trailers.
+  stream.respond({ ':status': 200 }, { waitForTrailers: !isWhole })
+  stream.write('half')
+  if (isWhole) stream.end()
+  else stream.close(constants.NGHTTP2_NO_ERROR)
+  expect(await ended.promise).toBe(event)
+})
+
 describe('a connection of HTTP/2 on which nothing came since a stream began that is given up', () => {
   it('is given up where it does not answer a PING either', async () => {
     const { port } = await startServer()
