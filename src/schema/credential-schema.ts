@@ -62,7 +62,7 @@ const FIELDS = {
   tokenUrl: Type.Optional(
     url('an http:// or https:// URL without user or fragment', {
       pattern: '^https?://[^\\s\\\\/?#@]+(/[^\\s\\\\#]*)?$',
-      description: 'For oauth2: the token endpoint.',
+      description: 'For oauth2: the token endpoint. The `proxy` of the upstream does not lead to it.',
     }),
   ),
   clientId: Type.Optional(secret('For oauth2.')),

@@ -22,6 +22,7 @@ export const DisguiseSchema = object(
           expected: 'a text, or a list of texts',
         }),
         {
+          minProperties: 1,
           description: 'Response headers and their values, or lists of values; capitals do not matter.',
           propertyNames: HEADER_NAMES,
         },
@@ -32,6 +33,7 @@ export const DisguiseSchema = object(
         Type.String(),
         Type.Union([scalar, Type.Array(scalar, { minItems: 1 })], { expected: 'a value, or a list of values' }),
         {
+          minProperties: 1,
           description:
             'JSON pointers into the body and their values, or lists of values; `*` stands for every member. The body is held until it is whole, for a second and 64 KiB at most; a longer or slower one is passed on.',
           propertyNames: { pattern: POINTER_PATTERN, expected: 'a JSON pointer such as /error' },

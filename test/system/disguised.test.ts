@@ -178,6 +178,8 @@ describe('the configuration of refusals in disguise', () => {
   it.each([
     [{}, 'every such answer would be a refusal'],
     [{ status: [200, 500] }, 'every such answer would be a refusal'],
+    [{ header: {} }, 'throttle.when[0].header: must not be an empty mapping'],
+    [{ body: {} }, 'throttle.when[0].body: must not be an empty mapping'],
     [{ status: 100, header: { a: 'b' } }, 'a status from 200 to 599'],
     [{ body: { errors: 1 } }, 'throttle.when[0].body'],
     [{ classes: ['reed'], body: { '/a': 1 } }, 'throttle.when[0].classes[0]: there is no such class'],
