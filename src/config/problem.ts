@@ -70,7 +70,8 @@ export function explain(
     case 'enum': {
       const allowed = error.params.allowedValues.map(String)
       const given = Value.Pointer.Get(config, error.instancePath)
-      return [{ path, message: `must be one of ${allowed.join(', ')}${closest(String(given), allowed)}` }]
+      const hint = typeof given === 'string' ? closest(given, allowed) : ''
+      return [{ path, message: `must be one of ${allowed.join(', ')}${hint}` }]
     }
     case 'minItems':
     case 'minProperties':

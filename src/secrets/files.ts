@@ -27,6 +27,12 @@ export class FileSource implements SecretSource {
   }
 }
 
+const UNREADABLE: Readonly<Record<string, string>> = {
+  ENOENT: 'does not exist',
+  EACCES: 'may not be read',
+  EISDIR: 'is a folder',
+}
+
 /** Reads a value without its last line end. Messages call the file `name`. */
 export function readSecretFile(path: string, name: string): Answer {
   let bytes: Buffer
@@ -34,8 +40,7 @@ export function readSecretFile(path: string, name: string): Answer {
     bytes = readFileSync(path)
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code
-    const why = code === 'ENOENT' ? 'does not exist' : code === 'EACCES' ? 'may not be read' : `can't be read (${code})`
-    return { problem: `the file ${name} ${why}` }
+    return { problem: `the file ${name} ${UNREADABLE[code!] ?? `can't be read (${code})`}` }
   }
   // Comments beside certificates are in any encoding, and nobody reads them.
   if (!isUtf8(bytes) && !bytes.includes('-----BEGIN '))
