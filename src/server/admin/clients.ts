@@ -18,7 +18,7 @@ import { listOf, oneOf, readFlag, readListQuery, TAKES_QUERY } from './list.ts'
 import { AdminProblem, invalid, notFound, nameTaken, storeUnavailable } from './problem.ts'
 import type { Management } from './management.ts'
 import { mergePatch } from './merge-patch.ts'
-import { readBody } from './validate.ts'
+import { check, readBody } from './validate.ts'
 
 const keyFields = { label: Type.Optional(keyLabel), expires: Type.Optional(moment('When it is refused from.')) }
 const NewKeySchema = object(keyFields)
@@ -156,6 +156,11 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
   api.post<Id>('/clients/:id/unarchive', async (request, reply) => {
     const after = await change(request, 'unarchive', (client) => {
       if (Object.hasOwn(config().clients ?? {}, client.name)) throw nameTaken('client')
+      check(
+        ClientScopeSchema,
+        client.scope,
+        'another version stored what this one does not understand: change it first',
+      )
       checkShare(client, clients, config())
       checkKeys(client, clients, config())
       const { archivedAt: _, ...inForce } = client

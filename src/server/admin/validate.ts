@@ -5,9 +5,14 @@ import { invalid } from './problem.ts'
 
 /** Checks the body of a request against its schema. Throws a problem that lists every fault. */
 export function readBody<Schema extends TSchema>(schema: Schema, body: unknown): Static<Schema> {
-  const problems = problemsOf(schema, body ?? {})
-  if (problems.length > 0) throw invalid('the body is not as it must be', problems)
+  check(schema, body ?? {}, 'the body is not as it must be')
   return (body ?? {}) as Static<Schema>
+}
+
+/** Throws a problem with this detail that lists every fault of a value, unless it has none. */
+export function check(schema: TSchema, value: unknown, detail: string): void {
+  const problems = problemsOf(schema, value)
+  if (problems.length > 0) throw invalid(detail, problems)
 }
 
 function problemsOf(schema: TSchema, value: unknown): Problem[] {

@@ -506,8 +506,16 @@ it('a client that another version stored, and this one does not understand, can 
   expect(text).toContain('"batch"')
   writeFileSync(file, text.replace('"batch"', '"urgent"'))
   const next = await startGateway(config)
+  await ask(next, 'POST', '/clients/bot/archive')
+  const back = () => ask(next, 'POST', '/clients/bot/unarchive')
+  expect((await back()).json()).toMatchObject({
+    status: 400,
+    detail: 'another version stored what this one does not understand: change it first',
+    errors: [{ path: 'priority' }],
+  })
   const mended = await ask(next, 'PATCH', '/clients/bot', { priority: 'normal' })
   expect([mended.status, mended.json().priority]).toEqual([200, 'normal'])
+  expect((await back()).status).toBe(200)
 })
 
 it('nobody calls without a key while it is not known whether there are clients, and it is known as soon as they can be read', async () => {
