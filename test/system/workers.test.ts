@@ -165,6 +165,17 @@ describe('a gateway of several workers', () => {
     expect(valuesOf(parseMetrics(await metrics()), 'sluice_workers_missing')).toEqual({ '': 0 })
   })
 
+  it('says that no worker answers, and nothing of the store, while all of them are being replaced', async () => {
+    const upstream = await startUpstream()
+    const server = { port: await freePort(), workers: 2 }
+    const gateway = await startProcess({ ...workersConfig(upstream.url), server })
+    for (const pid of childrenOf(gateway.child.pid!)) process.kill(pid, 'SIGKILL')
+    const quota = async () => (await call(gateway.adminUrl, '/v1/quota')).json().detail
+    await expect.poll(quota).toBe('no worker answers')
+    const causes = (await call(gateway.adminUrl, '/v1/causes')).json().data as { what: string }[]
+    expect(causes.map(({ what }) => what)).toEqual(['This gateway is not ready: no worker answers.'])
+  })
+
   it('holds a breaker that was opened by hand open in a worker that starts later, until it is closed', async () => {
     const upstream = await startUpstream()
     const gateway = await startProcess({

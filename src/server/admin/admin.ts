@@ -85,7 +85,11 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
       api.get('/quota', async () => {
         const data = await status.quota()
         if (data === undefined)
-          throw new AdminProblem(503, FAILURES.store_unavailable.code, 'the quota store does not answer')
+          throw new AdminProblem(
+            503,
+            FAILURES.store_unavailable.code,
+            (await status.notReady()) ?? 'the quota store does not answer',
+          )
         return { data }
       })
       api.get('/causes', async () => {

@@ -84,7 +84,7 @@ function* storeCauses(
   for (const { kind, why } of notReady === undefined ? degraded : []) {
     yield { event, severity: 'warning', ...ABOUT_DEGRADED[kind], what: `Degraded: ${why}.`, todo }
   }
-  if (limits === undefined) {
+  if (notReady === undefined && limits === undefined) {
     const what = 'The quota store does not answer.'
     yield { event, severity: 'failing', about: 'silent', alert: 'SluiceStoreErrors', what, todo }
   }

@@ -52,7 +52,7 @@ export function liveParts({ causes, limits, usage, queue, breakers, credentials,
       awayNotes(away),
     ])}
     ${section('limits', 'Limits', [
-      limits === undefined && html`<p>The quota store does not answer.</p>`,
+      limits === undefined && html`<p>They can’t be read now.</p>`,
       noteOf(fullest),
       ...first(fullest, 'npx sluice quota', (rows) =>
         table('Limits', LIMIT_COLUMNS, rows.map(limitRow), 'No limits are configured.'),

@@ -30,8 +30,10 @@ function budgetOf({ limit, used, isLocal }: Pick<BudgetRow, 'limit' | 'used' | '
 }
 
 interface State {
+  readonly notReady?: string
   readonly degraded?: readonly Degradation[]
-  readonly limits?: readonly QuotaRow[]
+  /** `null` stands for a store that does not answer. */
+  readonly limits?: readonly QuotaRow[] | null
   readonly budgets?: readonly BudgetRow[]
   readonly queue?: readonly QueueRow[]
   readonly credentials?: readonly CredentialRow[]
@@ -45,9 +47,9 @@ async function causesOf(state: State) {
   const { config = { server: {} }, managed = [], clock = new SimulatedClock() } = state
   const parts = {
     status: {
-      notReady: async () => undefined,
+      notReady: async () => state.notReady,
       degraded: async () => degraded,
-      quota: async () => limits,
+      quota: async () => limits ?? undefined,
       budgets: async () => budgets,
       queue: async () => queue,
       credentials: async () => credentials,
@@ -74,6 +76,16 @@ describe('what calls have to do without', () => {
       ['lost data', 'SluiceStoreLostData', `Degraded: ${degraded[2]!.why}.`],
       ['workers', 'SluiceWorkersMissing', `Degraded: ${degraded[3]!.why}.`],
     ])
+  })
+})
+
+describe('limits that nobody tells', () => {
+  it.each([
+    [undefined, 'The quota store does not answer.'],
+    ['no worker answers', 'This gateway is not ready: no worker answers.'],
+  ])('are one thing that is wrong, if the gateway is not ready because %s', async (notReady, what) => {
+    const causes = await causesOf({ limits: null, ...(notReady !== undefined && { notReady }) })
+    expect(causes.map((cause) => cause.what)).toEqual([what])
   })
 })
 
