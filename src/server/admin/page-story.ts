@@ -30,7 +30,10 @@ export function storyPage(
 function storyPart(story: RequestStory): Html {
   const { refusal, breaker, cache, route, asked } = story
   const facts: [string, Part | null][] = [
-    ['Ended as', story.reason === null || refusal !== null ? story.outcome : `${story.outcome}, ${story.reason}`],
+    [
+      story.isRunning ? 'State' : 'Ended as',
+      story.reason === null || refusal !== null ? story.outcome : `${story.outcome}, ${story.reason}`,
+    ],
     ['Status', story.status],
     ['Came at', story.cameAt],
     [

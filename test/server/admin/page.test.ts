@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -287,6 +288,19 @@ describe('the live page', () => {
     const page = await getPage(gateway, '/requests/second')
     expect(page).toContain('opened by status 500 of <a href="/requests/first">first</a>')
     expect(wordsOf(page)).toContain(`Trace ${traceId}`)
+  })
+
+  it('shows of a call that is under way that it runs', async () => {
+    const url = await startServer((_, response) => void response.writeHead(200).write('first'))
+    const gateway = await startGateway(harnessConfig(url, {}, AT_ONCE))
+    const options = { headers: { 'x-correlation-id': 'streaming' } }
+    const asked = httpRequest(gateway.url + READ, options, (response) => void response.on('error', () => undefined))
+    asked.on('error', () => undefined).end()
+    onTestFinished(() => void asked.destroy())
+    await once(asked, 'response')
+    const words = wordsOf(await getPage(gateway, '/requests/streaming'))
+    expect(words).toContain('State running')
+    expect(words).not.toContain('Ended as')
   })
 
   it('shows text of strangers as text', async () => {
