@@ -213,12 +213,16 @@ export async function drainApps(apps: readonly FastifyInstance[], proxy: Proxy, 
   for (const { server } of apps) server.closeIdleConnections = () => undefined
   const closed = Promise.all(apps.map((app) => app.close()))
   const deadline = pause(deadlineMs)
-  void pause(deadlineMs - Math.min(LAST_WORDS_MS, deadlineMs / 2)).then(() => proxy.refuseWaiting())
+  const lastWords = setTimeout(
+    () => proxy.refuseWaiting(),
+    deadlineMs - Math.min(LAST_WORDS_MS, deadlineMs / 2),
+  ).unref()
   const connections = await Promise.all(apps.map(connectionsOf))
   const grace = connections.some((count) => count > 0) ? pause(DRAIN_GRACE_MS) : undefined
   await Promise.race([Promise.all([proxy.drain(), grace]), deadline])
   for (const close of closeIdle) close()
   await Promise.race([proxy.drain(), deadline])
+  clearTimeout(lastWords)
   // This also ends the work that no client waits for.
   proxy.refuseWaiting()
   proxy.breakOff()
