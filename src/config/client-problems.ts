@@ -14,6 +14,7 @@ export function checkClients(config: Config, report: Report): void {
     issuers.set(issuer, name)
   }
   const owners = new Map<string, string>()
+  const known = namesIn(config)
   for (const [name, client] of Object.entries(config.clients ?? {})) {
     const path = ['clients', name]
     for (const [index, key] of client.keys.entries()) {
@@ -25,7 +26,7 @@ export function checkClients(config: Config, report: Report): void {
     if (client.keys.length === 0 && client.tokens === undefined && client.certificates === undefined) {
       report([...path, 'keys'], 'it needs keys (npx sluice keys create), tokens or certificates to prove who it is')
     }
-    checkScope(path, client, config, report)
+    checkScope(path, client, config, report, known)
   }
   checkTeams(config, report)
   checkShares(Object.entries(config.clients ?? {}), config.upstreams, (name, message) => {
@@ -39,48 +40,83 @@ export function checkShares(
   upstreams: Config['upstreams'],
   report: (client: string, message: string) => void,
 ): void {
+  const sharing = clients.flatMap(([name, { share, accounts, upstreams }], at) =>
+    share === undefined ? [] : [{ at, name, share, accounts: accounts && new Set(accounts), upstreams }],
+  )
   for (const [upstream, config] of Object.entries(upstreams)) {
+    const ofUpstream = sharing.filter(({ upstreams }) => upstreams?.includes(upstream) !== false)
+    // There may be thousands of both, so each account is looked at only with the shares of its own.
+    const ofAll = ofUpstream.filter(({ accounts }) => accounts === undefined)
+    const ofSome = Map.groupBy(
+      ofUpstream.flatMap((one) => [...(one.accounts ?? [])].map((key) => ({ ...one, key }))),
+      ({ key }) => key,
+    )
+    const sumOfAll = sumOf(ofAll)
     for (const account of Object.keys(config.accounts)) {
       const key = `${upstream}/${account}`
-      let sum = 0
-      let last = ''
-      for (const [name, { share, accounts, upstreams }] of clients) {
-        if (share === undefined || accounts?.includes(key) === false || upstreams?.includes(upstream) === false)
-          continue
-        sum += share
-        last = name
-      }
-      if (sum > 1 + 1e-9) report(last, `with this one, the shares of ${key} add up to more than 100%`)
+      const own = ofSome.get(key) ?? []
+      if (sumOfAll + sumOf(own) <= 1 + 1e-9) continue
+      const [last, lastOfAll] = [own.at(-1), ofAll.at(-1)]
+      const { name } = (last?.at ?? -1) > (lastOfAll?.at ?? -1) ? last! : lastOfAll!
+      report(name, `with this one, the shares of ${key} add up to more than 100%`)
     }
   }
 }
 
-/** Finds names that do not exist in the scope of a client, and settings that exclude one another. */
-export function checkScope(path: Path, client: ClientScope, config: Config, report: Report): void {
-  const { server, upstreams, tokenIssuers } = config
+function sumOf(sharing: readonly { readonly share: number }[]): number {
+  return sharing.reduce((sum, { share }) => sum + share, 0)
+}
+
+/** What the scopes of clients may name. */
+interface KnownNames {
+  readonly accounts: ReadonlySet<string>
+  readonly classes: ReadonlySet<string>
+  readonly issuers: ReadonlySet<string>
+  readonly teams: ReadonlySet<string>
+  readonly upstreams: ReadonlySet<string>
+}
+
+function namesIn({ upstreams, tokenIssuers, teams }: Config): KnownNames {
   const accounts = Object.entries(upstreams).flatMap(([upstream, config]) =>
     Object.keys(config.accounts).map((account) => `${upstream}/${account}`),
   )
-  const classes = [...new Set(Object.values(upstreams).flatMap(classesOf))]
-  if (client.certificates !== undefined && server.tls?.clientCa === undefined) {
+  return {
+    accounts: new Set(accounts),
+    classes: new Set(Object.values(upstreams).flatMap(classesOf)),
+    issuers: new Set(Object.keys(tokenIssuers)),
+    teams: new Set(Object.keys(teams)),
+    upstreams: new Set(Object.keys(upstreams)),
+  }
+}
+
+/**
+ * Finds names that do not exist in the scope of a client, and settings that exclude one another. For many clients of one configuration,
+ * give the names that it has.
+ */
+export function checkScope(
+  path: Path,
+  client: ClientScope,
+  config: Config,
+  report: Report,
+  { accounts, classes, issuers, teams, upstreams } = namesIn(config),
+): void {
+  if (client.certificates !== undefined && config.server.tls?.clientCa === undefined) {
     report([...path, 'certificates'], 'server.tls.clientCa must say whose certificates are believed')
   }
-  const issuers = Object.keys(tokenIssuers)
   for (const [index, { issuer }] of (client.tokens ?? []).entries()) {
     checkName([...path, 'tokens', index, 'issuer'], issuer, issuers, 'there is no such entry in tokenIssuers', report)
   }
   checkBudget(path, client.budget, config, report)
-  const teams = Object.keys(config.teams)
-  if (client.team !== undefined && !teams.includes(client.team)) {
-    report([...path, 'team'], `there is no such team${didYouMean(client.team, teams) || '; add it to teams'}`)
+  if (client.team !== undefined && !teams.has(client.team)) {
+    report([...path, 'team'], `there is no such team${didYouMean(client.team, [...teams]) || '; add it to teams'}`)
   }
   for (const [index, upstream] of (client.upstreams ?? []).entries()) {
-    checkName([...path, 'upstreams', index], upstream, Object.keys(upstreams), 'there is no such upstream', report)
+    checkName([...path, 'upstreams', index], upstream, upstreams, 'there is no such upstream', report)
   }
   for (const [index, account] of (client.accounts ?? []).entries()) {
     const at = [...path, 'accounts', index]
     checkName(at, account, accounts, 'there is no such account', report)
-    if (accounts.includes(account) && client.upstreams?.includes(account.split('/', 1)[0]!) === false)
+    if (accounts.has(account) && client.upstreams?.includes(account.split('/', 1)[0]!) === false)
       report(at, 'is of an upstream that this client may not use: see its upstreams')
   }
   for (const [index, className] of (client.classes ?? []).entries()) {

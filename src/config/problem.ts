@@ -176,8 +176,15 @@ export function didYouMean(word: string, known: readonly string[]): string {
 }
 
 /** Reports a name that is not among the known ones, with the one that was perhaps meant. */
-export function checkName(path: Path, name: string, known: readonly string[], message: string, report: Report): void {
-  if (!known.includes(name)) report(path, message + didYouMean(name, known))
+export function checkName(
+  path: Path,
+  name: string,
+  known: readonly string[] | ReadonlySet<string>,
+  message: string,
+  report: Report,
+): void {
+  const isKnown = 'has' in known ? known.has(name) : known.includes(name)
+  if (!isKnown) report(path, message + didYouMean(name, [...known]))
 }
 
 function closest(word: string, known: readonly string[]): string {

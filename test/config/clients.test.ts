@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest'
+import { checkClients } from '../../src/config/client-problems.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { ConfigError } from '../../src/config/problem.ts'
 import { warningsOf } from '../../src/config/warnings.ts'
 import { configuredClients } from '../../src/server/admin/client-view.ts'
 import { harnessConfig } from '../support/gateway.ts'
+import { growsLinearly } from '../support/growth.ts'
 
 const KEY = `sha256:${'1'.repeat(64)}`
 const OTHER = `sha256:${'2'.repeat(64)}`
@@ -113,4 +115,30 @@ describe('issuers of tokens', () => {
   ])('are refused with %s', (_, tokenIssuers, message) => {
     expect(() => checkConfig(harnessConfig('https://app.harness.io', {}, { tokenIssuers }), 'test')).toThrow(message)
   })
+})
+
+it('clients are checked in time that grows with them and the accounts, and not with their product', () => {
+  const checking = (size: number) => {
+    const names = Array.from({ length: size }, (_, i) => `n${i}`)
+    const accounts = Object.fromEntries(names.map((name) => [name, { id: name, credential: { value: name } }]))
+    const clients = Object.fromEntries(
+      names.map((name, i) => [
+        name,
+        { keys: [KEY.replace('1111', `${1_000 + i}`)], accounts: [`harness/${name}`], share: '1%' },
+      ]),
+    )
+    const config = checkConfig(harnessConfig('https://app.harness.io', { accounts }, { clients }), 'test')
+    return () => checkClients(config, (_, message) => expect.fail(message))
+  }
+  expect(growsLinearly(checking, 200)).toBe(true)
+})
+
+it('the last client with a share of an account is told of shares that are too much together', () => {
+  const all = { keys: [KEY], share: '60%' }
+  const some = { keys: [OTHER], accounts: ['harness/prod'], share: '50%' }
+  const told = 'with this one, the shares of harness/prod add up to more than 100%'
+  expect(problemsOf({ all, some })).toBe(`test: clients.some.share: ${told}`)
+  expect(problemsOf({ some, all })).toBe(`test: clients.all.share: ${told}`)
+  expect(problemsOf({ some, all: { ...all, upstreams: ['other'] } })).not.toContain('add up')
+  expect(problemsOf({ some, all: { ...all, share: '50%' } })).toBe('')
 })
