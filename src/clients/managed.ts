@@ -36,6 +36,14 @@ export interface ActiveClient {
   readonly scope: ClientScope
 }
 
+/** A client as it was read. While its text stays the same, it stays this object. */
+interface Entry {
+  readonly text: string
+  readonly client: StoredClient
+  /** Made when it is first asked for; null if its keys are not in force. */
+  active?: ActiveClient | null
+}
+
 /**
  * The clients that were made through the admin API, here or at another instance. It notices what other instances
  * change.
@@ -43,7 +51,7 @@ export interface ActiveClient {
 export class ManagedClients {
   readonly #records: Records<StoredClient>
   readonly #logger: Logger
-  #stored: ReadonlyMap<string, StoredClient> | undefined
+  #entries: ReadonlyMap<string, Entry> | undefined
   #reading: Promise<void> | undefined
   #isStale = false
   #lastChange: Promise<void> = Promise.resolve()
@@ -61,7 +69,7 @@ export class ManagedClients {
 
   /** Whether the clients have been read since the start. Until then, an unknown key may belong to one of them. */
   get isKnown(): boolean {
-    return this.#stored !== undefined
+    return this.#entries !== undefined
   }
 
   /**
@@ -75,22 +83,28 @@ export class ManagedClients {
 
   /** The clients that were not deleted. */
   get all(): readonly StoredClient[] {
-    return [...(this.#stored?.values() ?? [])].filter(({ deletedAt }) => deletedAt === undefined)
+    return this.#notDeleted.map(({ client }) => client)
   }
 
   /** The clients whose keys are in force. */
   get active(): readonly ActiveClient[] {
-    const active: ActiveClient[] = []
-    for (const { name, keys, scope, archivedAt } of this.all) {
-      if (archivedAt !== undefined) continue
-      try {
-        active.push({ name, keys, scope: Value.Decode(ClientScopeSchema, scope) })
-      } catch {
-        // Another release has written this client. It is refused, because to let it call without its limits would be worse.
-        this.#logger.error({ client: name }, 'a client of the admin API is not understood and refused')
-      }
-    }
-    return active
+    return this.#notDeleted.flatMap((entry) => {
+      if (entry.active === undefined) entry.active = this.#activeOf(entry.client)
+      return entry.active ?? []
+    })
+  }
+
+  get #notDeleted(): readonly Entry[] {
+    return [...(this.#entries?.values() ?? [])].filter(({ client }) => client.deletedAt === undefined)
+  }
+
+  #activeOf({ name, keys, scope, archivedAt }: StoredClient): ActiveClient | null {
+    if (archivedAt !== undefined) return null
+    // `Decode` would leave out what it does not know.
+    if (Value.Check(ClientScopeSchema, scope)) return { name, keys, scope: Value.Decode(ClientScopeSchema, scope) }
+    // Another release has written this client. It is refused, because to let it call without its limits would be worse.
+    this.#logger.error({ client: name }, 'a client of the admin API is not understood and refused')
+    return null
   }
 
   /**
@@ -124,9 +138,18 @@ export class ManagedClients {
       this.#isStale = false
       try {
         const stored = await this.#records.read()
-        if (JSON.stringify([...stored]) === JSON.stringify([...(this.#stored ?? [])]) && this.isKnown) continue
-        this.#stored = stored
-        this.isUsed ||= stored.size > 0
+        const entries = new Map<string, Entry>()
+        let isSame = stored.size === this.#entries?.size
+        for (const [name, client] of stored) {
+          const text = JSON.stringify(client)
+          const before = this.#entries?.get(name)
+          const isUnchanged = before?.text === text
+          entries.set(name, isUnchanged ? before : { text, client })
+          isSame &&= isUnchanged
+        }
+        if (isSame) continue
+        this.#entries = entries
+        this.isUsed ||= entries.size > 0
         this.revision++
       } catch (error) {
         // The clients that were read before stay in force.
