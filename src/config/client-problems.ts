@@ -48,13 +48,13 @@ export function checkShares(
     // There may be thousands of both, so each account is looked at only with the shares of its own.
     const ofAll = ofUpstream.filter(({ accounts }) => accounts === undefined)
     const ofSome = Map.groupBy(
-      ofUpstream.flatMap((one) => [...(one.accounts ?? [])].map((key) => ({ ...one, key }))),
+      ofUpstream.flatMap((one) => [...(one.accounts ?? [])].map((key) => ({ key, one }))),
       ({ key }) => key,
     )
     const sumOfAll = sumOf(ofAll)
     for (const account of Object.keys(config.accounts)) {
       const key = `${upstream}/${account}`
-      const own = ofSome.get(key) ?? []
+      const own = ofSome.get(key)?.map(({ one }) => one) ?? []
       if (sumOfAll + sumOf(own) <= 1 + 1e-9) continue
       const [last, lastOfAll] = [own.at(-1), ofAll.at(-1)]
       const { name } = (last?.at ?? -1) > (lastOfAll?.at ?? -1) ? last! : lastOfAll!

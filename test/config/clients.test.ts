@@ -36,7 +36,9 @@ describe('clients in a configuration', () => {
   it.each(['0%', '7%', '12.3%', '57%', '33.3333%', '0.0000001%', '99.9%', '100%'])(
     'are shown with the share %s as it was written',
     (share) => {
-      expect(configuredClients(load({ bot: { keys: [KEY], share } }))).toEqual([expect.objectContaining({ share })])
+      expect([...configuredClients(load({ bot: { keys: [KEY], share } }))]).toEqual([
+        expect.objectContaining({ share }),
+      ])
     },
   )
 

@@ -47,8 +47,14 @@ export function managedClient(client: StoredClient): ShownClient {
   }
 }
 
-export function configuredClients({ clients = {} }: Config): ShownClient[] {
-  return Object.entries(clients).map(([name, client]) => configuredClient(name, client))
+/** The clients that were shown before, by name. To encode them takes far longer than all else of a list. */
+const shown = new WeakMap<Config, Map<string, ShownClient>>()
+
+/** The clients of a configuration. Each is made when it comes to it: there may be thousands. */
+export function* configuredClients(config: Config): Generator<ShownClient> {
+  const known = shown.getOrInsertComputed(config, () => new Map<string, ShownClient>())
+  for (const [name, client] of Object.entries(config.clients ?? {}))
+    yield known.getOrInsertComputed(name, () => configuredClient(name, client))
 }
 
 function configuredClient(name: string, { keys, ...scope }: ClientConfig): ShownClient {

@@ -35,12 +35,13 @@ type KeyId = { Params: { id: string; key: string } }
 
 /** Serves `/v1/clients`: the clients of the configuration, which can only be read, and those that were made here. */
 export function clientRoutes(api: FastifyInstance, { clients, config, clock, audit }: Management): void {
-  const all = (): ShownClient[] => {
+  const all = function* (hasArchived = true): Generator<ShownClient> {
     if (!clients.isKnown)
       throw storeUnavailable(`the clients can’t be read: ${clients.problem ?? 'nobody has tried yet'}`)
-    return [...configuredClients(config()), ...clients.all.map(managedClient)]
+    yield* configuredClients(config())
+    for (const client of clients.all) if (hasArchived || client.archivedAt === undefined) yield managedClient(client)
   }
-  const find = (id: string): ShownClient => oneOf(all(), 'client', id)
+  const find = (id: string): Promise<ShownClient> => oneOf(all(), 'client', id)
   const deleted = (client: StoredClient): StoredClient => ({ ...client, keys: [], deletedAt: clock.wall() })
   const nextOf = (stored: StoredClient, changed: (client: StoredClient) => StoredClient): StoredClient => ({
     ...changed(stored),
@@ -74,7 +75,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     changed: (client: StoredClient) => StoredClient,
     undo?: (client: StoredClient) => StoredClient,
   ): Promise<ShownClient> => {
-    const shown = find(request.params.id)
+    const shown = await find(request.params.id)
     const { id } = shown
     if (shown.read_only) {
       throw new AdminProblem(409, 'READ_ONLY', 'this client stands in the configuration file, and is changed there')
@@ -96,13 +97,11 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     return shownAfter
   }
 
-  api.get('/clients', TAKES_QUERY, ({ query }) => {
+  api.get('/clients', TAKES_QUERY, async ({ query }) => {
     const page = readListQuery(query, ['include_archived'])
-    const hasArchived = readFlag(query as Record<string, unknown>, 'include_archived')
-    const shown = all().filter(({ archived_at }) => hasArchived || archived_at === null)
-    return listOf(shown, page)
+    return listOf(all(readFlag(query as Record<string, unknown>, 'include_archived')), page)
   })
-  api.get<Id>('/clients/:id', ({ params }, reply) => withTag(reply, find(params.id)))
+  api.get<Id>('/clients/:id', async ({ params }, reply) => withTag(reply, await find(params.id)))
   api.post('/clients', async (request, reply) => {
     const { name, key: wanted, keys: given, ...scope } = readBody(NewClientSchema, request.body)
     const inForce = config()

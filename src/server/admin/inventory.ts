@@ -14,8 +14,8 @@ interface Shown extends Listed {
 export function inventoryRoutes(api: FastifyInstance, { config }: Management): void {
   const kinds = { upstreams: upstreamsOf, accounts: accountsOf, credentials: credentialsOf }
   for (const [kind, all] of Object.entries(kinds)) {
-    api.get(`/${kind}`, TAKES_QUERY, (request) => listOf(all(config()), readListQuery(request.query)))
-    api.get<{ Params: { id: string } }>(`/${kind}/:id`, ({ params }) =>
+    api.get(`/${kind}`, TAKES_QUERY, async ({ query }) => listOf(all(config()), readListQuery(query)))
+    api.get<{ Params: { id: string } }>(`/${kind}/:id`, async ({ params }) =>
       oneOf(all(config()), kind.slice(0, -1), params.id),
     )
   }
@@ -25,39 +25,36 @@ function shown<Fields extends object>(kind: string, name: string, fields: Fields
   return { id: idOfName(kind, name), name, source: 'config', read_only: true, ...fields }
 }
 
-function upstreamsOf({ upstreams, defaultUpstream }: Config): Shown[] {
-  return Object.entries(upstreams).map(([name, { url, preset, hosts, accounts, limits }]) =>
-    shown('upstream', name, {
+function* upstreamsOf({ upstreams, defaultUpstream }: Config): Generator<Shown> {
+  for (const [name, { url, preset, hosts, accounts, limits }] of Object.entries(upstreams))
+    yield shown('upstream', name, {
       url: url ?? null,
       preset: preset ?? null,
       hosts,
       is_default: name === defaultUpstream,
       classes: Object.keys(limits),
       accounts: Object.keys(accounts).map((account) => `${name}/${account}`),
-    }),
-  )
+    })
 }
 
-function accountsOf({ upstreams }: Config): Shown[] {
-  return Object.entries(upstreams).flatMap(([upstream, { accounts }]) =>
-    Object.entries(accounts).map(([account, { id, credential, credentials }]) => {
+function* accountsOf({ upstreams }: Config): Generator<Shown> {
+  for (const [upstream, { accounts }] of Object.entries(upstreams))
+    for (const [account, { id, credential, credentials }] of Object.entries(accounts)) {
       const name = `${upstream}/${account}`
-      return shown('account', name, {
+      yield shown('account', name, {
         upstream,
         vendor_id: id ?? null,
         credential: (credential ?? credentials) === undefined ? null : name,
       })
-    }),
-  )
+    }
 }
 
-function credentialsOf({ upstreams }: Config): Shown[] {
-  return Object.entries(upstreams).flatMap(([upstream, { accounts }]) =>
-    Object.entries(accounts).flatMap(([account, { credential, credentials = [] }]) => {
+function* credentialsOf({ upstreams }: Config): Generator<Shown> {
+  for (const [upstream, { accounts }] of Object.entries(upstreams))
+    for (const [account, { credential, credentials = [] }] of Object.entries(accounts)) {
       const name = `${upstream}/${account}`
-      const members = credentials.map((member) => ({ ...member, name: `${name}#${member.name}` }))
-      const all = credential === undefined ? members : [{ ...credential, name }]
-      return all.map((one) => shown('credential', one.name, { upstream, account: name, type: one.type ?? 'header' }))
-    }),
-  )
+      const members = credentials.map(({ name: member, type }) => ({ name: `${name}#${member}`, type }))
+      for (const { name: own, type = 'header' } of credential === undefined ? members : [{ ...credential, name }])
+        yield shown('credential', own, { upstream, account: name, type })
+    }
 }

@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { TimeSlice } from '../../observe/time-slice.ts'
 import { searchFor } from '../../schema/search.ts'
 import { parseDuration, parseMoment } from '../../schema/units.ts'
 import type { Clock } from '../../time/clock.ts'
@@ -100,25 +101,40 @@ export interface Listed {
   readonly name: string
 }
 
-/** One page of the matching resources, in the order of their names. `search` may match any text or number of a resource, in any case. */
-export function listOf<Item extends Listed>(
-  items: readonly Item[],
+/**
+ * One page of the matching resources, in the order of their names. `search` may match any text or number of a resource, in any case. There
+ * may be thousands of them, so other work goes on in between.
+ */
+export async function listOf<Item extends Listed>(
+  items: Iterable<Item>,
   { search, limit, offset }: ListQuery,
-): { data: Item[] } {
-  const found = search === undefined ? [...items] : items.filter(searchFor(search))
+): Promise<{ data: Item[] }> {
+  const matches = search === undefined ? () => true : searchFor(search)
+  const found: Item[] = []
+  const slice = new TimeSlice()
+  for (const item of items) {
+    if (matches(item)) found.push(item)
+    await slice.endIfOver()
+  }
   found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
   return { data: found.slice(offset, offset + limit) }
 }
 
-/** Finds a resource by its id, or else by its name. Throws a 404 that says that there is no such `sort` of thing. */
-export function oneOf<Item extends { id: string; name: string }>(
-  items: readonly Item[],
+/** Finds a resource by its id, or else by its name. Rejects with a 404 that says that there is no such `sort` of thing. */
+export async function oneOf<Item extends { id: string; name: string }>(
+  items: Iterable<Item>,
   sort: string,
   id: string,
-): Item {
-  const found = items.find((item) => item.id === id) ?? items.find(({ name }) => name === id)
-  if (found === undefined) throw notFound(sort, id)
-  return found
+): Promise<Item> {
+  let named: Item | undefined
+  const slice = new TimeSlice()
+  for (const item of items) {
+    if (item.id === id) return item
+    if (item.name === id) named ??= item
+    await slice.endIfOver()
+  }
+  if (named === undefined) throw notFound(sort, id)
+  return named
 }
 
 /** Whether a parameter is `true`; not unless it is given. */

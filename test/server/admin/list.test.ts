@@ -38,9 +38,9 @@ it.each([
   ['tags', false],
   ['","', false],
   ['null', false],
-])('a search for %s looks at texts and numbers alone, as they are: %j', (text, isFound) => {
+])('a search for %s looks at texts and numbers alone, as they are: %j', async (text, isFound) => {
   const items = [{ name: 'C:\\temp', title: 'Say "hi"', status: 429, tags: ['a', { of: 'Deep' }], none: null }]
-  expect(listOf(items, { search: text, limit: 10, offset: 0 }).data).toEqual(isFound ? items : [])
+  expect((await listOf(items, { search: text, limit: 10, offset: 0 })).data).toEqual(isFound ? items : [])
 })
 
 it.each([
