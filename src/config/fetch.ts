@@ -7,7 +7,7 @@ import { type LoadOptions, parseConfig } from './load.ts'
 import { ConfigError } from './problem.ts'
 import { isFetched, keyOf, type Reference, referencesIn } from '../secrets/references.ts'
 import type { Config } from '../schema/schema.ts'
-import { pathOf, readYaml } from './yaml.ts'
+import { pathOf, type YamlText } from './yaml.ts'
 
 /**
  * Fetches the values of references that take time: secrets of the store and of Vault, whose places the same file names.
@@ -15,12 +15,12 @@ import { pathOf, readYaml } from './yaml.ts'
  */
 export async function fetchReferences(
   file: string,
-  text: string,
+  read: YamlText,
   options: LoadOptions = {},
 ): Promise<ReadonlyMap<string, Answer>> {
   const { ignores = () => false } = options
   const wanted = new Map<string, Reference>()
-  visit(readYaml(text).document, {
+  visit(read.document, {
     Scalar(key, node, ancestors) {
       if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
       for (const reference of referencesIn(node.value)) {
@@ -30,7 +30,7 @@ export async function fetchReferences(
   })
   const fetched = new Map<string, Answer>()
   if (wanted.size === 0) return fetched
-  const config = placesOf(text, file, options)
+  const config = placesOf(read.text, file, options)
   if (config === undefined) return fetched
   const sources = openSources(config, systemClock)
   try {

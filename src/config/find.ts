@@ -9,7 +9,10 @@ import { existsSync } from 'node:fs'
 import { loadEnvironment, SOURCE } from './environment.ts'
 import { fetchReferences } from './fetch.ts'
 import { type LoadOptions, parseConfigOf, readConfigFile } from './load.ts'
+import type { Problem } from './problem.ts'
 import type { Config } from '../schema/schema.ts'
+import { textWarnings } from './warnings.ts'
+import { readYaml } from './yaml.ts'
 
 export interface FoundConfig {
   readonly config: Config
@@ -17,6 +20,8 @@ export interface FoundConfig {
   readonly source: string
   /** The text of the file. */
   readonly text?: string
+  /** What is wrong with how the text says it: see `textWarnings`. */
+  readonly ofText?: readonly Problem[]
   /** The result of `allWarnings`, if it was called already. */
   readonly warnings?: readonly string[]
 }
@@ -34,7 +39,7 @@ export async function findConfig(
   const named = file ?? (env['SLUICE_CONFIG'] || undefined) ?? (existsSync('sluice.yaml') ? 'sluice.yaml' : undefined)
   if (named !== undefined) {
     const text = readConfigFile(named, options)
-    return { config: await configOf(named, text, { env, ...options }), source: named, text }
+    return foundIn({ source: named, text }, { env, ...options })
   }
   const config = loadEnvironment(env)
   return config && { config, source: SOURCE }
@@ -42,11 +47,18 @@ export async function findConfig(
 
 /** Reads a configuration as if `text` were the content of that file. */
 export async function configOf(file: string, text: string, options: FindOptions = {}): Promise<Config> {
-  const fetched = await fetchReferences(file, text, options)
-  return parseConfigOf(file, text, { ...options, fetched })
+  const { config } = await foundIn({ source: file, text }, options)
+  return config
 }
 
 /** Reads a configuration as `configOf` does, and returns it with its source and text. */
-export async function foundIn({ source, text }: { source: string; text: string }): Promise<FoundConfig> {
-  return { config: await configOf(source, text), source, text }
+export async function foundIn(
+  { source, text }: { source: string; text: string },
+  options: FindOptions = {},
+): Promise<FoundConfig> {
+  const read = readYaml(text)
+  const fetched = await fetchReferences(source, read, options)
+  // Next, values take the place of references.
+  const ofText = textWarnings(read)
+  return { config: parseConfigOf(source, read, { ...options, fetched }), source, text, ofText }
 }

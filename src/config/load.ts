@@ -30,7 +30,7 @@ import { WebhookSchema } from '../schema/webhook-schema.ts'
 import { type Config, ConfigSchema } from '../schema/schema.ts'
 import { UpstreamSchema } from '../schema/upstream-schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from '../secrets/references.ts'
-import { pathOf, readYaml } from './yaml.ts'
+import { pathOf, readYaml, type YamlText } from './yaml.ts'
 
 // The default of eight errors would hide the rest of a badly broken file, and we promise to report everything at once. To sort unions,
 // the library would copy the whole schema twice for each configuration, which takes longer than to check it. No union here needs that.
@@ -48,9 +48,9 @@ export interface LoadOptions {
 
 /**
  * Reads a configuration as if `text` were the content of that file, or throws a `ConfigError` that lists everything that is wrong with
- * it. Relative paths in references start at the file's folder. An error never contains a value that came from a reference.
+ * it. A text that was parsed already is used up: secrets take the place of its references. Relative paths in references start at the file's folder. An error never contains a value that came from a reference.
  */
-export function parseConfigOf(file: string, text: string, options: LoadOptions = {}): Config {
+export function parseConfigOf(file: string, text: string | YamlText, options: LoadOptions = {}): Config {
   return parseConfig(text, { ...options, source: file, folder: dirname(resolve(file)) })
 }
 
@@ -68,7 +68,7 @@ export function readConfigFile(file: string, { onFile }: LoadOptions = {}): stri
 }
 
 export function parseConfig(
-  text: string,
+  text: string | YamlText,
   {
     source = 'config',
     env = process.env,
@@ -78,7 +78,7 @@ export function parseConfig(
     onFile,
   }: LoadOptions & { source?: string; folder?: string } = {},
 ): Config {
-  const { document, lines, problems: unreadable } = readYaml(text)
+  const { document, lines, problems: unreadable } = typeof text === 'string' ? readYaml(text) : text
   if (unreadable.length > 0) throw new ConfigError(source, unreadable)
   const references = replaceReferences(document, lookUpWith(env, folder, fetched, onFile))
   const raw = toPlain(document, source) ?? {}

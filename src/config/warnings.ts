@@ -3,13 +3,12 @@ import { expiryOf } from '../credentials/credential-set.ts'
 import { isRotating } from '../credentials/rotation.ts'
 import { lifeOfCertificate } from '../net/certificate-end.ts'
 import { isLoopback } from '../net/address.ts'
-import type { FoundConfig } from './find.ts'
 import type { Config, CredentialConfig, UpstreamConfig } from '../schema/schema.ts'
 import { EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import { isScalar, type Node, type Scalar, visit } from 'yaml'
 import { didYouMean, joinPath, type Path, type Problem } from './problem.ts'
-import { pathOf, readYaml, type YamlText } from './yaml.ts'
+import { pathOf, type YamlText } from './yaml.ts'
 
 /** Enough time to bring a new key or certificate to all places that use the old one. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
@@ -17,8 +16,13 @@ const EXPIRES_SOON_MS = 7 * 86_400_000
 const LAST_PART_OF_LIFE = 1 / 3
 
 /** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
-export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text'>): string[] {
-  const ofText = text === undefined ? [] : textWarnings(readYaml(text))
+export function allWarnings({
+  config,
+  ofText = [],
+}: {
+  readonly config: Config
+  readonly ofText?: readonly Problem[]
+}): string[] {
   return [...ofText.map((warning) => `line ${warning.line}: ${warningText(warning)}`), ...warningsOf(config)]
 }
 

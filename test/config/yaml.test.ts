@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { configOf } from '../../src/config/find.ts'
 import { parseConfig } from '../../src/config/load.ts'
-import { allWarnings } from '../../src/config/warnings.ts'
+import { allWarnings, textWarnings } from '../../src/config/warnings.ts'
+import { readYaml } from '../../src/config/yaml.ts'
 import { newFolder } from '../support/gateway.ts'
 import { loadConfigFile, problemsIn } from '../support/load-config.ts'
 
@@ -39,7 +40,7 @@ function blockWith(value: string): string {
 const problemsOf = (text: string): string[] => problemsIn(text, ENV, 'f')
 
 function warningsIn(text: string): string[] {
-  return allWarnings({ config: parseConfig(text, { env: ENV }), text })
+  return allWarnings({ config: parseConfig(text, { env: ENV }), ofText: textWarnings(readYaml(text)) })
 }
 
 describe('a reference without quotes between brackets', () => {
