@@ -6,20 +6,29 @@ import { type RouteEntry, RouteTable } from '../routing/route-table.ts'
 import { type CachePolicy, cachePolicy } from '../schema/cache-policy.ts'
 import type { UpstreamConfig } from '../schema/schema.ts'
 
-/** The routes of an upstream: those of the configuration go before those of its preset. */
-export function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
-  const configured = config.routes.map(({ method, path, redact, cache, ...rest }): RouteEntry => {
-    const policy =
-      cache !== undefined && cache !== false && cachePolicy(config.cache, cache === true ? undefined : cache)
-    const ofCache = cache === undefined ? {} : { cache: policy }
-    const rule = { ...rest, ...ofCache, secretSegments: segmentsNamed(path, redact ?? []) }
-    return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }
-  })
-  return new RouteTable({
+/** Builds the routes of an upstream, in many small steps: those of the configuration go before those of its preset. */
+export function* buildRoutes(
+  config: UpstreamConfig,
+  preset: Preset | undefined,
+): Generator<undefined, RouteTable, undefined> {
+  const configured: RouteEntry[] = []
+  for (const route of config.routes) {
+    configured.push(entryOf(route, config.cache))
+    yield
+  }
+  return yield* RouteTable.inSteps({
     layers: preset === undefined ? [configured] : [configured, preset.routes()],
     classify: preset?.classify,
     cacheOf: preset && proposedCache(config, preset),
   })
+}
+
+function entryOf(route: UpstreamConfig['routes'][number], ofUpstream: UpstreamConfig['cache']): RouteEntry {
+  const { method, path, redact, cache, ...rest } = route
+  const policy = cache !== undefined && cache !== false && cachePolicy(ofUpstream, cache === true ? undefined : cache)
+  const ofCache = cache === undefined ? {} : { cache: policy }
+  const rule = { ...rest, ...ofCache, secretSegments: segmentsNamed(path, redact ?? []) }
+  return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }
 }
 
 export function isCached({ routes, cache }: UpstreamConfig): boolean {

@@ -211,7 +211,7 @@ function* buildUpstream(
     if (before !== undefined) takeOvers.push(() => account.admissionPolicies.takeOver(before.admissionPolicies))
     yield
   }
-  const routes = buildRoutes(config, preset)
+  const routes = yield* buildRoutes(config, preset)
   const claims = buildClaims(config, preset)
   yield
   const webSockets = previous?.webSockets ?? { open: 0, most: 0 }

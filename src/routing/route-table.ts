@@ -60,10 +60,14 @@ export class RouteTable {
   constructor({ layers, classify = classifyByMethod, cacheOf }: RouteTableOptions) {
     this.#cacheOf = cacheOf
     this.#classify = classify
-    for (const layer of layers) {
-      for (const entry of layer) if (entry.methods !== undefined) this.#add(entry, entry.methods)
-      for (const entry of layer) if (entry.methods === undefined) this.#add(entry, METHODS)
-    }
+    this.#fill(layers).forEach(() => undefined)
+  }
+
+  /** Makes a table in steps, with an entry in each: there may be thousands. */
+  static *inSteps({ layers, ...options }: RouteTableOptions): Generator<undefined, RouteTable, undefined> {
+    const table = new RouteTable({ ...options, layers: [] })
+    yield* table.#fill(layers)
+    return table
   }
 
   /**
@@ -116,7 +120,14 @@ export class RouteTable {
     return { rank: '', route: guessedRoute(meant, path, this.#classify(meant, path)) }
   }
 
-  #add(entry: RouteEntry, methods: readonly string[]): void {
+  *#fill(layers: RouteTableOptions['layers']): Generator<undefined, void, undefined> {
+    for (const layer of layers) {
+      for (const entry of layer) if (entry.methods !== undefined) yield this.#add(entry, entry.methods)
+      for (const entry of layer) if (entry.methods === undefined) yield this.#add(entry, METHODS)
+    }
+  }
+
+  #add(entry: RouteEntry, methods: readonly string[]): undefined {
     const pattern = new PathPattern(entry.path)
     const rule = { countedAs: nameOf(entry), ...entry.rule, pattern: entry.path }
     this.#root.add(pattern, 0, new Leaf(methods, rankOf(pattern), rule))
