@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { listOf, timeOf } from '../../../src/server/admin/list.ts'
+import { listOf, oneOf, timeOf } from '../../../src/server/admin/list.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
 import { harnessConfig, startGateway } from '../../support/gateway.ts'
 
@@ -61,4 +61,30 @@ it.each([
   process.env['TZ'] = 'America/New_York'
   expect(new Date(2027, 0, 31).getTimezoneOffset()).toBe(300)
   expect(timeOf('since', text)).toBe(time)
+})
+
+it('other work goes on while thousands are looked through', async () => {
+  function* slow() {
+    for (let i = 0; i < 50; i++) {
+      for (const end = performance.now() + 1; performance.now() < end;);
+      yield { id: `id${i}`, name: `name${i}` }
+    }
+  }
+  let turns = 0
+  let next = setImmediate(function turn() {
+    turns++
+    next = setImmediate(turn)
+  })
+  try {
+    expect((await listOf(slow(), { search: undefined, limit: 1, offset: 1 })).data).toEqual([
+      { id: 'id1', name: 'name1' },
+    ])
+    expect(turns).toBeGreaterThan(10)
+    turns = 0
+    await expect(oneOf(slow(), 'thing', 'name49')).resolves.toEqual({ id: 'id49', name: 'name49' })
+    expect(turns).toBeGreaterThan(10)
+    await expect(oneOf(slow(), 'thing', 'other')).rejects.toThrow('other')
+  } finally {
+    clearImmediate(next)
+  }
 })
