@@ -107,8 +107,8 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   const underWay = new Set<Promise<void>>()
   const until = elapsed() + ms
   const isOver = (atMs: number): boolean => {
-    // A bad spell that has begun lasts to its end, so that it is judged as all others are.
-    if (atMs < until || !weather.isQuiet) return false
+    // A bad spell that has begun lasts until it is no longer felt, so that it is judged as all others are.
+    if (atMs < until || !weather.isClear(atMs)) return false
     if (atMs > until + MOST_EXTRA_MS) {
       const seconds = [stillness.ms, atMs].map((one) => (one / 1_000).toFixed(1))
       throw new Error(`too few calls to judge: the machine stood still for ${seconds[0]} of ${seconds[1]} s`)

@@ -63,8 +63,10 @@ export class Weather {
     this.#toStore.set(this.#storeFault)
   }
 
-  get isQuiet(): boolean {
-    return this.#past.at(-1)?.sky === 'quiet'
+  /** Whether it is quiet, and no bad stretch is felt any more. */
+  isClear(now: number): boolean {
+    const last = this.#past.at(-1)
+    return last?.sky === 'quiet' && now >= last.from + CLEAR_MS
   }
 
   /** The present stretch, and what the line to the store does in it, for whoever has to find out what happened there. */
